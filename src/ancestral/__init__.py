@@ -1,0 +1,26 @@
+"""ancestral: learn the joint distribution of any data, then sample, score, complete and compress it."""
+
+from __future__ import annotations
+
+from ancestral.version import __version__
+
+__all__ = ["Model", "Order", "Recipe", "__version__", "fit", "load", "recipe", "recipes"]
+
+_HOMES = {
+    "Model": "ancestral.model",
+    "Order": "ancestral.order",
+    "Recipe": "ancestral.recipes.registry",
+    "fit": "ancestral.api",
+    "load": "ancestral.api",
+    "recipe": "ancestral.recipes.registry",
+}
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "recipes":
+        return importlib.import_module("ancestral.recipes")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ancestral' has no attribute {name!r}")

@@ -1,0 +1,70 @@
+"""The verbs' front door: fit, load, recipes."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ancestral.data import Dataset, read, sniff
+from ancestral.model import Model
+from ancestral.recipes.registry import find
+
+DEFAULTS = {
+    "images": "any-order",
+    "table": "any-order",
+    "sequences": "any-order",
+    "text": "gpt",
+    "bytes": "gpt",
+}
+"""Recipe that :func:`fit` chooses for each modality."""
+
+
+def fit(
+    data: Any,
+    *,
+    recipe: str | Path | None = None,
+    modality: str | None = None,
+    seed: int = 0,
+    validation: Any = 0.05,
+    **options: Any,
+) -> Model:
+    """Learn the joint distribution of ``data``.
+
+    Args:
+        data: file, folder, array, DataFrame, list of texts ...
+        recipe: id of a system (:func:`recipes`), or a Python file with one; by default one that suits the data.
+        modality: what the data are, where that is not plain from them.
+        seed: determines the weights' start, the split and the order of the items.
+        validation: data of its own, or the share of ``data`` held out.
+        options: arguments of the recipe (``width=256``), of training (``minutes=10``) and of the reader
+            (``size=32``), told apart by name.
+
+    Raises:
+        DataError: the data or an option cannot be used.
+    """
+    from ancestral.training import TrainConfig
+
+    kind = modality or (data.modality if isinstance(data, Dataset) else sniff(data))
+    record = find(recipe or DEFAULTS.get(kind, "any-order"))
+    build = inspect.signature(record.build).parameters
+    train = {f.name for f in fields(TrainConfig)}
+    config = {k: v for k, v in options.items() if k in build}
+    if "data" in build and "data" not in config:
+        config["data"] = kind
+    training = {k: v for k, v in options.items() if k in train and k not in build}
+    reading = {k: v for k, v in options.items() if k not in build and k not in train}
+    dataset = read(data, kind, **reading)
+    model = record(**config)
+    if isinstance(validation, (str, Path)):
+        validation = read(validation, kind, **reading)
+    return model.fit(dataset, seed=seed, validation=validation, **training)
+
+
+def load(path: str | Path, recipe: str | Path | None = None) -> Model:
+    """A saved model; see :meth:`Model.load`."""
+    return Model.load(path, recipe)
+
+
+__all__ = ["DEFAULTS", "fit", "load"]

@@ -1,0 +1,191 @@
+"""Typed table columns as exact strings and back."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from ancestral.errors import DataError
+
+_ISO = re.compile(r"-?\d{4,}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?)?")
+
+
+def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
+    """A pandas column as strings that :func:`from_cells` turns back into the same column.
+
+    Args:
+        series: the pandas Series.
+        name: of the column, for messages.
+        strings: the column is known to hold str only (csv).
+
+    Returns:
+        cells: object ``[n]`` of str, None where missing.
+        spec: JSON-able description of the type, for :func:`from_cells`.
+
+    Raises:
+        DataError: objects that are no plain values, or of several types.
+    """
+    import pandas as pd
+
+    if strings:
+        return series.to_numpy(dtype=object), {"dtype": "csv"}
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        inner, spec = to_cells(pd.Series(dtype.categories), name)
+        codes = series.cat.codes.to_numpy()
+        cells = np.append(inner, [None])[codes]  # code -1 is a missing cell
+        return cells, {
+            "dtype": "category",
+            "inner": spec,
+            "categories": list(inner),
+            "ordered": bool(dtype.ordered),
+        }
+    if isinstance(dtype, pd.ArrowDtype):
+        raise DataError(f"column {name!r} has the Arrow type {dtype}; convert it with .astype to a plain type")
+    if getattr(dtype, "kind", "O") == "f":
+        return _float_cells(series.to_numpy(dtype=str(dtype).lower(), na_value=np.nan)), {"dtype": str(dtype)}
+    codes, uniques = pd.factorize(series, use_na_sentinel=True)
+    if str(dtype) == "object" and {type(v) for v in uniques} == {float}:
+        return _float_cells(series.to_numpy(dtype=np.float64, na_value=np.nan)), {
+            "dtype": "object",
+            "object": "float",
+        }
+    text, spec = _unique_cells(uniques, dtype, name)
+    return np.append(text, [None])[codes], spec
+
+
+def _float_cells(values: np.ndarray) -> np.ndarray:
+    """The shortest digits that give each number back at its own precision, None for NaN."""
+    import pandas as pd
+
+    # By bit pattern, since 0.0 and -0.0 are equal and yet two cells.
+    codes, bits = pd.factorize(values.view(f"i{values.itemsize}"))
+    uniques = bits.view(values.dtype)
+    write = repr if values.dtype == np.float64 else str
+    numbers = uniques.tolist() if values.dtype == np.float64 else list(uniques)
+    return _strings([None if v != v else v for v in numbers], lambda v: None if v is None else write(v))[codes]
+
+
+def _unique_cells(uniques: Any, dtype: Any, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Strings of the distinct values that are not missing, and the type's description."""
+    import pandas as pd
+
+    spec: dict[str, Any] = {"dtype": str(dtype)}
+    kind = getattr(dtype, "kind", "O")
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        spec = {"dtype": f"datetime64[{dtype.unit}]", "tz": str(dtype.tz)}
+        return datetime_cells(np.asarray(uniques.tz_convert("UTC").tz_localize(None))), spec
+    if kind == "M":
+        return datetime_cells(np.asarray(uniques)), spec
+    if kind == "m":
+        return _strings(np.asarray(uniques).view("i8").tolist(), str), spec
+    if kind == "b":
+        return _strings(list(uniques), lambda v: str(bool(v))), spec
+    if kind in "iu":
+        return _strings(list(uniques), lambda v: str(int(v))), spec
+    values = list(uniques)
+    types = {type(v) for v in values}
+    if types <= {str}:
+        return _strings(values, str), spec
+    for plain in (bool, int):
+        if types == {plain}:
+            return _strings(values, repr), spec | {"object": plain.__name__}
+    odd = "values of several types" if len(types) > 1 else f"values of type {next(iter(types)).__name__}"
+    raise DataError(f"column {name!r} holds {odd}; turn it into one plain type, for instance with .astype(str)")
+
+
+def _strings(values: list[Any], function: Any) -> np.ndarray:
+    out = np.empty(len(values), dtype=object)
+    out[:] = [function(v) for v in values]
+    return out
+
+
+def datetime_cells(moments: np.ndarray) -> np.ndarray:
+    """ISO 8601 strings, object, of datetime64 values, each as short as can be (date, seconds, fractions)."""
+    moments = np.asarray(moments)
+    cells = np.empty(len(moments), dtype=object)
+    left = np.ones(len(moments), dtype=bool)
+    for unit in ("D", "s", "ms", "us", "ns"):
+        short = moments.astype(f"datetime64[{unit}]")
+        fits = left & (short.astype(moments.dtype) == moments)
+        if fits.any():
+            cells[fits] = np.datetime_as_string(short[fits], unit=unit).tolist()
+        left &= ~fits
+    return cells
+
+
+def moments_of(cells: list[str], unit: str = "ns") -> tuple[np.ndarray, np.ndarray]:
+    """datetime64 values of ISO 8601 strings, and a mask of the strings written exactly as above."""
+    good = np.array([_ISO.fullmatch(c) is not None for c in cells], dtype=bool)
+    moments = np.zeros(len(cells), dtype=f"datetime64[{unit}]")
+    for i in np.flatnonzero(good):
+        try:
+            moments[i] = np.array(cells[i], dtype=moments.dtype)
+        except (ValueError, OverflowError):
+            good[i] = False
+    if good.any():
+        good[good] = datetime_cells(moments[good]) == np.array([c for c, g in zip(cells, good) if g], dtype=object)
+    return moments, good
+
+
+def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
+    """The pandas Series that :func:`to_cells` gave these cells and this spec for."""
+    import pandas as pd
+
+    name = spec["dtype"]
+    if name == "csv":
+        return pd.Series(np.array([("" if c is None else c) for c in cells], dtype=object), dtype=object)
+    if name == "category":
+        categories = from_cells(np.array(spec["categories"], dtype=object), spec["inner"])
+        table = {c: i for i, c in enumerate(spec["categories"])}
+        codes = [-1 if c is None else table.get(c, -1) for c in cells]
+        return pd.Series(pd.Categorical.from_codes(codes, categories=categories, ordered=spec["ordered"]))
+    codes, uniques = pd.factorize(cells, use_na_sentinel=True)
+    values = _typed(list(uniques), spec)
+    missing = codes < 0
+    if name.startswith(("datetime64", "timedelta64")):
+        array = np.concatenate([values, np.array(["NaT"], dtype=values.dtype)])[codes]
+        series = pd.Series(array)
+        return series.dt.tz_localize("UTC").dt.tz_convert(spec["tz"]) if "tz" in spec else series
+    if name in ("object", "str", "string") or name.startswith("string"):
+        array = np.append(np.array([*values, None], dtype=object)[:-1], [None])[codes]
+        if "object" not in spec and name != "object":
+            return pd.Series(array, dtype=name)
+        return pd.Series(array, dtype=object)
+    if not missing.any():
+        return pd.Series(np.asarray(values)[codes] if len(values) else np.zeros(0), dtype=name)
+    if name.startswith("float"):
+        return pd.Series(np.append(np.asarray(values, dtype=name), np.nan)[codes].astype(name))
+    array = np.append(np.array([*values, None], dtype=object)[:-1], [None])[codes]
+    return pd.Series(array, dtype=_nullable(name))
+
+
+def _nullable(name: str) -> str:
+    """The pandas type that has a place for missing integers and truth values."""
+    if name in ("bool", "boolean"):
+        return "boolean"
+    return name.replace("uint", "UInt").replace("int", "Int") if name[0].islower() else name
+
+
+def _typed(cells: list[str], spec: dict[str, Any]) -> Any:
+    """Values of distinct cells."""
+    name = spec["dtype"]
+    plain = spec.get("object")
+    if plain == "bool" or name in ("bool", "boolean"):
+        return [c == "True" for c in cells]
+    if plain == "int":
+        return [int(c) for c in cells]
+    if plain == "float":
+        return [float(c) for c in cells]
+    if name.startswith("datetime64"):
+        return np.array([np.datetime64(c) for c in cells], dtype=name)
+    if name.startswith("timedelta64"):
+        return np.array([int(c) for c in cells], dtype="i8").view(name)
+    lower = name.lower()
+    if lower.startswith(("int", "uint")):
+        return [int(c) for c in cells]
+    if lower.startswith("float"):
+        return [np.dtype(lower).type(c) for c in cells]
+    return cells

@@ -1,0 +1,350 @@
+"""Tables of mixed columns: from csv, parquet and data frames; back to the same, cell for cell."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ancestral.data.base import Dataset, existing, positions, read_bytes
+from ancestral.data.cells import from_cells, to_cells
+from ancestral.errors import DataError
+from ancestral.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas
+
+SEPARATED = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz")
+SUFFIXES = (*SEPARATED, ".parquet", ".pq")
+_SEPARATORS = (",", ";", "\t", "|")
+
+
+class Table(Dataset):
+    """n rows of named columns.
+
+    Attributes:
+        frame: the rows. From csv every cell is the exact string of the file, so that it can be given back;
+            kinds are inferred by the tokenizer.
+        schema: per column a JSON-able description of its type (see :func:`ancestral.data.cells.to_cells`).
+        separator: between the cells of a csv.
+        header: whether a csv's first row holds the names.
+    """
+
+    modality = "table"
+
+    def __init__(
+        self,
+        frame: pandas.DataFrame,
+        labels: Any = None,
+        classes: Sequence[str] = (),
+        names: Sequence[str] | None = None,
+        kind: str = "frame",
+        separator: str = ",",
+        header: bool = True,
+    ) -> None:
+        columns = [str(c) for c in frame.columns]
+        _distinct(columns, "the table")
+        if not columns:
+            raise DataError("the table has no columns; give at least one")
+        self.frame = frame.set_axis(columns, axis=1).reset_index(drop=True)
+        self.separator, self.header = separator, header
+        self._cells: dict[str, np.ndarray] = {}
+        self.schema: dict[str, dict[str, Any]] = {}
+        super().__init__(labels, classes, names, kind)
+
+    @property
+    def columns(self) -> list[str]:
+        """The column names, in order."""
+        return list(self.frame.columns)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def cells(self, column: str) -> np.ndarray:
+        """The column as exact strings, object ``[n]``, None where a typed cell is missing.
+
+        Raises:
+            DataError: the column holds Python objects that are no plain values.
+        """
+        if column not in self._cells:
+            self._cells[column], self.schema[column] = to_cells(self.frame[column], column, self.kind == "csv")
+        return self._cells[column]
+
+    @classmethod
+    def from_cells(cls, cells: dict[str, np.ndarray], schema: dict[str, dict[str, Any]], kind: str) -> Self:
+        """The table with these cells: the inverse of :meth:`cells` and :attr:`schema`."""
+        import pandas as pd
+
+        series = {name: from_cells(column, schema[name]) for name, column in cells.items()}
+        return cls(pd.DataFrame(series), kind=kind)
+
+    def take(self, indices: Any) -> Self:
+        index = positions(indices, len(self))
+        return type(self)(self.frame.iloc[index], separator=self.separator, header=self.header, **self._shared(index))
+
+    @property
+    def form(self) -> dict[str, Any]:
+        return super().form | {"separator": self.separator, "header": self.header}
+
+    def with_form(self, form: dict[str, Any]) -> Self:
+        other = super().with_form(form)
+        other.separator, other.header = form.get("separator", ","), bool(form.get("header", True))
+        return other
+
+    def native(self) -> Any:
+        """The source's pandas or polars DataFrame or Arrow table; for csv what ``pandas.read_csv`` gives."""
+        import pandas as pd
+
+        if self.kind == "csv":
+            text = self._csv(self.separator, True)
+            return pd.read_csv(io.StringIO(text), sep=self.separator, skip_blank_lines=False)
+        if self.kind == "arrow":
+            import pyarrow
+
+            return pyarrow.Table.from_pandas(self.frame, preserve_index=False)
+        if self.kind == "polars":
+            try:
+                import polars  # type: ignore[import-not-found, unused-ignore]
+            except ImportError:
+                return self.frame
+            return polars.from_pandas(self.frame)
+        return self.frame
+
+    def save(self, target: str | Path) -> None:
+        """Write csv, tsv (either may end in .gz) or parquet, as the suffix says."""
+        target = Path(target)
+        name = target.name.lower()
+        if name.endswith((".parquet", ".pq")):
+            with atomic_path(target) as path:
+                self.frame.to_parquet(path, index=False)
+            return
+        if not name.endswith(SEPARATED) and self.kind != "csv":
+            raise DataError(f"{target} has no suffix for tables; give one of {', '.join(SUFFIXES)}")
+        separator = "\t" if ".tsv" in name or ".tab" in name else self.separator
+        if ".csv" in name and separator == "\t":
+            separator = ","
+        data = self._csv(separator, self.header).encode("utf-8")
+        with atomic_path(target) as path:
+            path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
+
+    def _csv(self, separator: str, header: bool) -> str:
+        columns = [[("" if c is None else c) for c in self.cells(name)] for name in self.columns]
+        # Old csv writers leave a lone carriage return unquoted, which no reader gives back.
+        risky = any("\r" in c for column in columns for c in column)
+        out = io.StringIO(newline="")
+        writer = csv.writer(
+            out,
+            delimiter=separator,
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL,
+        )
+        if header:
+            writer.writerow(self.columns)
+        writer.writerows(zip(*columns))
+        return out.getvalue()
+
+    @classmethod
+    def read(
+        cls,
+        source: Any,
+        labels: Any = None,
+        classes: Sequence[str] = (),
+        separator: str | None = None,
+        header: bool | None = None,
+        columns: Sequence[str] | None = None,
+        skip: int = 0,
+        encoding: str = "utf-8",
+    ) -> Table:
+        """Read a table.
+
+        Args:
+            source: a csv, tsv or parquet file, or a DataFrame of pandas or polars, an Arrow table, a dict of
+                columns, or an array ``[rows, columns]``.
+            labels: one class label per row, beside the columns.
+            classes: class names in the order of the labels' numbers.
+            separator: between cells; by default found among comma, semicolon, tab and bar.
+            header: whether the first row holds the names; by default it does unless it looks like the rows
+                below.
+            columns: names to use instead.
+            skip: lines to skip at the top.
+            encoding: of a csv.
+
+        Raises:
+            DataError: missing, empty, ragged or undecodable files, and columns of one name.
+        """
+        if not isinstance(source, (str, Path)):
+            table = cls(*_frame(source, columns))
+        else:
+            path = existing(source)
+            if path.is_dir():
+                raise DataError(f"{path} is a folder; a table is one csv or parquet file")
+            if path.name.lower().endswith((".parquet", ".pq")):
+                table = cls(_parquet(path))
+            else:
+                table = _read_csv(path, separator, header, columns, skip, encoding)
+        if len(table) == 0:
+            raise DataError("the table has no rows; it needs at least one")
+        table.relabel(labels, classes)
+        return table
+
+
+def _frame(source: Any, columns: Sequence[str] | None) -> tuple[Any, None, tuple[()], None, str]:
+    """A pandas DataFrame of an object in memory, as the first constructor arguments of Table."""
+    import pandas as pd
+
+    kind = "frame"
+    module = type(source).__module__.partition(".")[0]
+    if module == "polars":
+        source, kind = source.to_pandas(), "polars"
+    elif module == "pyarrow":
+        source, kind = source.to_pandas(), "arrow"
+    elif isinstance(source, dict):
+        source = pd.DataFrame(source)
+    elif not isinstance(source, pd.DataFrame):
+        array = source.detach().cpu().numpy() if hasattr(source, "detach") else np.asarray(source)
+        if array.ndim != 2 or array.dtype.kind == "O":
+            raise DataError(
+                f"a table cannot be read from {type(source).__name__} of shape {array.shape}; give a "
+                "DataFrame, a csv "
+                "or parquet file, or an array of rows x columns"
+            )
+        source = pd.DataFrame(array, columns=[f"column_{i + 1}" for i in range(array.shape[1])])
+    if columns is not None:
+        if len(columns) != source.shape[1]:
+            raise DataError(f"columns= names {len(columns)} of {source.shape[1]} columns; name every one")
+        source = source.set_axis(list(columns), axis=1)
+    return source, None, (), None, kind
+
+
+def _parquet(path: Path) -> Any:
+    import pandas as pd
+
+    data = read_bytes(path)
+    try:
+        return pd.read_parquet(io.BytesIO(data))
+    except Exception as error:  # Arrow raises many kinds
+        raise DataError(f"{path} is not a readable parquet file; write it again") from error
+
+
+def _read_csv(
+    path: Path,
+    separator: str | None,
+    header: bool | None,
+    columns: Sequence[str] | None,
+    skip: int,
+    encoding: str,
+) -> Table:
+    import pandas as pd
+
+    data = read_bytes(path)
+    if path.suffix.lower() == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is a damaged gzip file; compress it again") from error
+    try:
+        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not {encoding} text: byte {data[error.start]:#04x} at offset {error.start}; "
+            'name its encoding with encoding=, for instance "latin-1"'
+        ) from error
+    except LookupError as error:
+        raise DataError(f"encoding {encoding!r} is not known; try utf-8 or latin-1") from error
+    for _ in range(skip):
+        text = text.partition("\n")[2]
+    if separator is None:
+        separator = _separator(text)
+    rows, lines = _rows(text, separator, path, skip)
+    if not rows:
+        raise DataError(f"{path} is an empty table; it needs at least one row")
+    width = len(rows[0])
+    for row, line in zip(rows, lines):
+        if len(row) != width:
+            raise DataError(
+                f"line {line} of {path} has {len(row)} cells where the first row has {width}; mend it, or "
+                "give "
+                "separator= if the cells are not split as they should be"
+            )
+    if header is None:
+        header = _has_header(rows)
+    names = rows.pop(0) if header else [f"column_{i + 1}" for i in range(width)]
+    if columns is not None:
+        if len(columns) != width:
+            raise DataError(f"columns= names {len(columns)} of the {width} columns of {path}; name every one")
+        names = list(columns)
+    _distinct(names, str(path))
+    if not rows:
+        raise DataError(f"{path} has a header and no rows; it needs at least one")
+    content = np.empty((len(rows), width), dtype=object)
+    content[:] = rows
+    frame = pd.DataFrame({name: pd.Series(content[:, i], dtype=object) for i, name in enumerate(names)})
+    return Table(frame, kind="csv", separator=separator, header=header)
+
+
+def _rows(text: str, separator: str, path: Path, skip: int) -> tuple[list[list[str]], list[int]]:
+    """The rows that are not blank, and the line of the file on which each ends."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+                lines.append(reader.line_num + skip)
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num + skip} of {path} is no csv ({error}); mend its quotes") from error
+    return rows, lines
+
+
+def _separator(text: str) -> str:
+    """The separator that splits most of the first rows into as many cells (at least two) as the first row."""
+    best, most = ",", (0, 0)
+    for candidate in _SEPARATORS:
+        counts = []
+        try:
+            for row in csv.reader(io.StringIO(text[:200_000], newline=""), delimiter=candidate):
+                if row:
+                    counts.append(len(row))
+                if len(counts) == 100:
+                    break
+        except csv.Error:
+            continue
+        if counts and counts[0] > 1:
+            score = (sum(c == counts[0] for c in counts), counts[0])
+            best, most = (candidate, score) if score > most else (best, most)
+    return best
+
+
+def _number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Whether the first row differs from those below: false if every numeric column starts with a number."""
+    if len(rows) < 2 or len(set(rows[0])) < len(rows[0]):
+        return len(set(rows[0])) == len(rows[0])
+    below = rows[1:200]
+    numeric = [
+        i
+        for i in range(len(rows[0]))
+        if sum(_number(r[i]) for r in below) > 0.8 * max(1, sum(r[i].strip() != "" for r in below))
+    ]
+    return not numeric or not all(_number(rows[0][i]) for i in numeric)
+
+
+def _distinct(names: Sequence[str], where: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{where} has two columns named {name!r}; rename one of them")
+        seen.add(name)

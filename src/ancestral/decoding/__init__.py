@@ -1,0 +1,1 @@
+"""Decoders: how values are drawn, written once on the networks' protocol."""

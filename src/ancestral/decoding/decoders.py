@@ -1,0 +1,141 @@
+"""Decoders: strategies that turn a generator into samples and completions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ancestral.decoding.walk import Draw, draw_categories, walk
+from ancestral.heads.base import Finite
+from ancestral.noise import Noise
+from ancestral.order import Order
+from ancestral.space import Condition
+
+if TYPE_CHECKING:
+    from ancestral.generator import Generator
+
+
+@dataclass
+class Request:
+    """What to draw.
+
+    Attributes:
+        noise: one stream per item.
+        condition: what the model is told.
+        order: order to follow; None leaves it to the decoder.
+        given: ``[B, N, *event]`` values of the known sites.
+        known: bool ``[B, N]``; None means that nothing is known.
+        guidance: classifier-free guidance scale; 0 means none.
+        options: temperature, top_k, top_p, min_p.
+    """
+
+    noise: Noise
+    condition: Condition = field(default_factory=Condition)
+    order: Order | None = None
+    given: Tensor | None = None
+    known: Tensor | None = None
+    guidance: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def base(self) -> tuple[Condition, float] | None:
+        """Condition and scale of the unguided branch."""
+        return (self.condition.without_label(), self.guidance) if self.guidance else None
+
+
+class Decoder(Protocol):
+    """Draws values ``[B, N, *event]`` as a :class:`Request` asks; known sites come back to the bit."""
+
+    def __call__(self, generator: Generator, request: Request) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """Set by set along the order, each from its conditional distribution: exact samples of the model.
+
+    Args:
+        random_orders: draw an order per item from the policy rather than follow the scoring order.
+    """
+
+    random_orders: bool = False
+
+    def __call__(self, generator: Generator, request: Request) -> Tensor:
+        order = request.order
+        if order is None and self.random_orders:
+            order = generator.order.draw(request.noise.uniform(generator.space.n + 1))
+        if order is None:
+            order = generator.order.scoring()
+        known_sets = 0
+        if request.known is not None:
+            count = int(request.known[0].sum())
+            if not bool((request.known.sum(1) == count).all()):
+                raise ValueError("items of one request must have equally many known sites")
+            order, known_sets = order.given(request.known), count
+            if known_sets == order.n_sets:
+                assert request.given is not None
+                return request.given.clone()
+        return walk(
+            generator,
+            Draw(request.noise, **request.options),
+            request.noise.batch,
+            order,
+            request.condition,
+            given=request.given if known_sets else None,
+            known_sets=known_sets,
+            base=request.base(),
+        ).values
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """All hidden sites are drawn at every step, the most confident kept, the others hidden again.
+
+    MaskGIT (Chang et al. 2022, arXiv:2202.04200, sec. 3.2): after step t of T the share ``cos(pi/2 * t/T)`` of
+    the sites is still hidden. Confidence is the log-probability of the drawn value plus Gumbel noise whose
+    size falls linearly to 0. The samples follow no tractable distribution.
+
+    Args:
+        steps: forward passes T.
+        choice_temperature: size of the noise on the confidence at the first step; ``inf`` chooses at random.
+    """
+
+    steps: int = 8
+    choice_temperature: float = 4.5
+
+    @torch.no_grad()
+    def __call__(self, generator: Generator, request: Request) -> Tensor:
+        space, noise = generator.space, request.noise
+        device = next(generator.parameters()).device
+        shape = (noise.batch, space.n)
+        known = torch.zeros(shape, dtype=torch.bool, device=device) if request.known is None else request.known
+        if request.given is not None:
+            values = request.given.clone()
+        else:
+            values = torch.zeros(*shape, *space.event, dtype=torch.int64, device=device)
+        hidden_first = (~known).sum(1)
+        draw = Draw(noise, **request.options)
+        base = request.base()
+        for step in range(self.steps):
+            distribution = generator.observe(values, known, request.condition)
+            if base is not None:
+                distribution = distribution.guided(generator.observe(values, known, base[0]), base[1])
+            if not isinstance(distribution, Finite):
+                raise ValueError("confidence decoding needs a head with finitely many values")
+            drawn = draw_categories(draw.adjust(distribution.log_probs()), noise)
+            values = torch.where(known, values, drawn)
+            done = (step + 1) / self.steps
+            keep_hidden = torch.floor(hidden_first * math.cos(math.pi / 2 * done) + 1e-9).long()
+            if step + 1 == self.steps:
+                break
+            confidence = distribution.log_prob(values).double()
+            if math.isinf(self.choice_temperature):
+                confidence = noise.uniform(space.n)
+            else:
+                confidence = confidence + self.choice_temperature * (1 - done) * noise.gumbel(space.n)
+            confidence = confidence.masked_fill(known, math.inf)
+            place = torch.argsort(torch.argsort(confidence, -1, descending=False), -1)
+            known = place >= keep_hidden[:, None]
+        return values

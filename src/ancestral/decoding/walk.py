@@ -1,0 +1,242 @@
+"""The one traversal: follow an order, and let a chooser decide the values set by set.
+
+Sampling, stepwise scoring, encoding, decoding and completion differ in their chooser only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ancestral.heads.base import Chooser, Density, Finite, Leaf
+from ancestral.networks.base import put, take
+from ancestral.noise import Noise
+from ancestral.order import Order
+from ancestral.space import Condition
+
+if TYPE_CHECKING:
+    from ancestral.generator import Generator
+
+
+@dataclass
+class Sites:
+    """Shows an outer chooser the leaves of a nested head: ``[B * S, T]`` inner sites as ``[B, S * T]``."""
+
+    chooser: Chooser
+    batch: int
+    sites: int
+
+    def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
+        def outer(x: Tensor) -> Tensor:
+            return x.reshape(self.batch, -1, *x.shape[2:])
+
+        shape = (self.batch * self.sites, -1)
+        if isinstance(leaf, Finite):
+            flat: Leaf = Finite(outer(leaf.logits))
+        else:
+            flat = _regroup(leaf, outer)
+        chosen = self.chooser(flat, None if given is None else outer(given), None if alive is None else outer(alive))
+        return chosen.reshape(*shape, *chosen.shape[2:])
+
+
+def _regroup(leaf: Leaf, outer: object) -> Leaf:
+    from ancestral.heads.gaussian import MixtureDensity
+
+    if not isinstance(leaf, MixtureDensity):
+        raise ValueError(f"{type(leaf).__name__} cannot stand inside a nested head")
+    assert callable(outer)
+    return MixtureDensity(outer(leaf.log_weight), outer(leaf.mean), outer(leaf.log_std), leaf.event)
+
+
+@dataclass
+class Walked:
+    """Result of :func:`walk`: ``values [B, N, *event]`` and ``log_weight`` float64 ``[B]`` of the known sites."""
+
+    values: Tensor
+    log_weight: Tensor
+
+
+@torch.no_grad()
+def walk(
+    generator: Generator,
+    chooser: Chooser,
+    batch: int,
+    order: Order,
+    condition: Condition | None = None,
+    *,
+    given: Tensor | None = None,
+    known_sets: int = 0,
+    sets: int | None = None,
+    known: Tensor | None = None,
+    alive: Tensor | None = None,
+    base: tuple[Condition, float] | None = None,
+) -> Walked:
+    """Decide the values of all sites along ``order``.
+
+    Args:
+        generator: a built generator.
+        chooser: decides the values of each set.
+        batch: number of items B.
+        order: shared or per item.
+        condition: what the model is told.
+        given: ``[B, N, *event]``: values shown to the chooser, and the values of the known sets.
+        known_sets: leading sets that are taken from ``given`` without asking the chooser.
+        sets: stop after deciding this many sets; the sites behind keep their zeros.
+        known: bool ``[B, N]``: sites further down whose given values are forced on the item; it is then weighed by
+            their probability (likelihood weighting: Fung and Chang 1989), so that items resampled by weight
+            follow the conditional distribution given all known sites.
+        alive: bool ``[B]``: items whose values matter (nested heads behind the end of a sequence).
+        base: condition and scale of classifier-free guidance; both branches run as one batch.
+
+    Returns:
+        the values ``[B, N, *event]``, known ones to the bit, and the log-weights.
+    """
+    space, network, head = generator.space, generator.network, generator.head
+    device = next(generator.parameters()).device
+    condition = condition or Condition()
+    dtype = torch.int64 if space.discrete else torch.float32
+    if given is not None and known_sets:
+        values = given.clone()
+    else:
+        values = torch.zeros(batch, space.n, *space.event, dtype=dtype, device=device)
+    followed, told, start = order, condition, values
+    if base is not None:
+        told = Condition.join(condition, base[0])
+        start = torch.cat([values, values])
+        followed = Order(torch.cat([order.rank, order.rank])) if order.batched else order
+    cache = network.start(start.shape[0], followed, told, start if known_sets else None, known_sets)
+
+    stop = space.stop if order.is_raster and not space.event else None
+    if stop is not None:
+        ended = (values[:, : order.starts[known_sets]] == stop).any(1)
+        alive = ~ended if alive is None else alive & ~ended
+    log_weight = torch.zeros(batch, dtype=torch.float64, device=device)
+    last: Tensor | None = None
+    end = order.n_sets if sets is None else min(order.n_sets, known_sets + sets)
+    for k in range(known_sets, end):
+        if alive is not None and stop is not None and not bool(alive.any()):
+            put(
+                values,
+                torch.arange(order.starts[k], space.n),
+                torch.as_tensor(stop, dtype=dtype, device=device),
+            )
+            break
+        features = network.step(cache, last if base is None or last is None else torch.cat([last, last]))
+        sites = order.sets[k]
+        if base is None:
+            distribution = head(features, sites)
+        else:
+            full = sites if sites.dim() == 1 else torch.cat([sites, sites])
+            top, bottom = features[:batch], features[batch:]
+            first, second = (full, full) if sites.dim() == 1 else (full[:batch], full[batch:])
+            distribution = head(top, first).guided(head(bottom, second), base[1])
+        live = None if alive is None else alive[:, None].expand(batch, sites.shape[-1])
+        shown = None if given is None else take(given, sites)
+        last = distribution.choose(chooser, shown, live)
+        if live is not None:
+            blank = last.new_full((), stop if stop is not None else 0)
+            last = torch.where(live.reshape(*live.shape, *[1] * (last.dim() - 2)), last, blank)
+            if stop is not None:
+                assert alive is not None
+                alive = alive & (last[:, 0] != stop)
+        if known is not None and given is not None:
+            forced, shown = take(known, sites), take(given, sites)
+            if bool(forced.any()):
+                each = distribution.log_prob(shown).double()
+                log_weight += torch.where(forced, each, 0.0).sum(1)
+                last = torch.where(forced.reshape(*forced.shape, *[1] * (last.dim() - 2)), shown, last)
+        put(values, sites, last)
+    return Walked(values, log_weight)
+
+
+class Draw:
+    """Draws values at random, each item from its own stream of numbers.
+
+    Args:
+        noise: one stream per item.
+        temperature: flattens (> 1) or sharpens (< 1) every distribution; 0 takes the most probable value.
+        top_k: keep the k most probable categories.
+        top_p: keep the smallest set of categories whose probability is at least this (nucleus sampling:
+            Holtzman et al. 2019, arXiv:1904.09751).
+        min_p: keep categories at least this many times as probable as the best (Nguyen et al. 2024,
+            arXiv:2407.01082).
+    """
+
+    def __init__(
+        self,
+        noise: Noise,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+    ):
+        if temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {temperature}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        for name, share in (("top_p", top_p), ("min_p", min_p)):
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {share}")
+        self.noise, self.temperature = noise, temperature
+        self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
+
+    def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
+        if isinstance(leaf, Finite):
+            return draw_categories(self.adjust(leaf.log_probs()), self.noise)
+        assert isinstance(leaf, Density)
+        return leaf.sample(self.noise, self.temperature)
+
+    def adjust(self, log_probs: Tensor) -> Tensor:
+        """Log-probabilities ``[B, S, K]`` after temperature and truncation, not normalised."""
+        if self.temperature == 0:
+            best = log_probs.argmax(-1, keepdim=True)
+            return torch.full_like(log_probs, float("-inf")).scatter(-1, best, 0.0)
+        x = log_probs if self.temperature == 1 else torch.log_softmax(log_probs / self.temperature, -1)
+        if self.top_k is not None and self.top_k < x.shape[-1]:
+            kept = x.topk(self.top_k, -1).indices
+            x = torch.full_like(x, float("-inf")).scatter(-1, kept, x.gather(-1, kept))
+        if self.min_p is not None:
+            x = x.masked_fill(x < x.amax(-1, keepdim=True) + math.log(self.min_p), float("-inf"))
+        if self.top_p is not None and self.top_p < 1:
+            ordered, index = torch.softmax(x, -1).sort(-1, descending=True)
+            # A category stays if those more probable than it do not reach top_p already.
+            drop = (ordered.cumsum(-1) - ordered) >= self.top_p
+            x = x.masked_fill(torch.zeros_like(drop).scatter(-1, index, drop), float("-inf"))
+        return x
+
+
+def draw_categories(log_probs: Tensor, noise: Noise) -> Tensor:
+    """One category per site by inverting the cumulative distribution: int64 ``[B, S]``.
+
+    Args:
+        log_probs: float ``[B, S, K]``, normalised or not.
+        noise: one stream per item.
+    """
+    edges = torch.softmax(log_probs.double(), -1).cumsum(-1)
+    u = noise.uniform(edges.shape[1])[..., None] * edges[..., -1:]
+    index = torch.searchsorted(edges, u, right=True)[..., 0]
+    # Rounding must not reach an impossible category: the first whose edge is the total is the last possible.
+    last = (edges < edges[..., -1:]).sum(-1)
+    return torch.minimum(index, last)
+
+
+class Given:
+    """Takes the given values and adds up their log-probabilities: exact scores by the incremental path.
+
+    ``self.log_prob`` is float64 ``[B]`` afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.log_prob: Tensor | float = 0.0
+
+    def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
+        assert given is not None, "scoring needs the values"
+        each = leaf.log_prob(given).double()
+        if alive is not None:
+            each = torch.where(alive, each, 0.0)
+        self.log_prob = self.log_prob + each.sum(1)
+        return given

@@ -1,0 +1,134 @@
+"""A distribution over values at sites: order + network + head."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.decoding.walk import Draw, walk
+from ancestral.heads.base import Distribution, Head
+from ancestral.networks.base import Network
+from ancestral.noise import Noise
+from ancestral.objectives import Likelihood
+from ancestral.order import FixedOrder, Order, OrderPolicy
+from ancestral.space import Condition, Space
+
+
+class Objective(Protocol):
+    """What training minimises; see :mod:`ancestral.objectives`."""
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar."""
+        ...
+
+
+class Generator(nn.Module):
+    """Order, network and head: an explicit distribution ``p(x) = prod_k p(x[rank == k] | x[rank < k])``.
+
+    Args:
+        network: what each site sees.
+        head: the distribution at a site.
+        order: policy, or the name of a fixed order.
+        objective: what training minimises; by default the exact likelihood.
+        label_dropout: share of labels withheld in training, for unconditional use and guidance.
+    """
+
+    space: Space
+
+    def __init__(
+        self,
+        network: Network,
+        head: Head,
+        order: OrderPolicy | str = "raster",
+        objective: Objective | None = None,
+        label_dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.network, self.head = network, head
+        self.order = FixedOrder(order) if isinstance(order, str) else order
+        self.objective: Objective = objective or Likelihood()
+        self.label_dropout = label_dropout
+
+    def build(self, space: Space) -> Generator:
+        """Create all parameters for ``space``; returns self."""
+        self.space = space
+        self.order.build(space)
+        self.network.build(space)
+        self.network.check(self.order.scoring())
+        self.head.build(space, self.network.width)
+        return self
+
+    @property
+    def any_order(self) -> bool:
+        """Whether the model was trained for any order, so that it can be conditioned on any subset of sites."""
+        return self.network.any_order and (self.order.any_order or self.network.needs_mask)
+
+    # -- scoring
+
+    def log_prob(self, values: Tensor, order: Order | None = None, condition: Condition | None = None) -> Tensor:
+        """Log-probability of the values at every site given those of lower rank: float ``[B, N]``, nats.
+
+        Sites behind the stop symbol of a sequence count nothing.
+
+        Args:
+            values: ``[B, N, *event]``.
+            order: by default the policy's scoring order.
+            condition: what the model is told.
+        """
+        order = self.order.scoring().to(values.device) if order is None else order
+        features = self.network(values, order, condition)
+        sites = torch.arange(self.space.n, device=values.device)
+        each = self.head(features, sites).log_prob(values)
+        alive = self.alive(values, order)
+        return each if alive is None else torch.where(alive, each, 0.0)
+
+    def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Distribution:
+        """The distribution of every site given the known ones, bool ``[B, N]``, each on its own."""
+        sites = torch.arange(self.space.n, device=values.device)
+        return self.head(self.network.observe(values, known, condition), sites)
+
+    def alive(self, values: Tensor, order: Order) -> Tensor | None:
+        """Sites up to and including the stop symbol: bool ``[B, N]``; None where every site counts."""
+        if self.space.stop is None or self.space.event or not order.is_raster:
+            return None
+        stopped = (values == self.space.stop).long()
+        return stopped.cumsum(1) - stopped == 0
+
+    def counted(self, values: Tensor, order: Order) -> Tensor:
+        """Number of scalars that count in a batch."""
+        alive = self.alive(values, order)
+        total = values.shape[0] * self.space.scalars if alive is None else alive.sum()
+        return torch.as_tensor(total, device=values.device)
+
+    def loss(self, values: Tensor, condition: Condition, noise: Noise, progress: float = 1.0) -> Tensor:
+        """Training loss, mean nats per scalar; labels are withheld at random."""
+        if condition.label is not None and self.label_dropout > 0:
+            keep = noise.uniform(1)[:, 0] >= self.label_dropout
+            condition = Condition(torch.where(keep, condition.label, -1), condition.vector, condition.site)
+        return self.objective.loss(self, values, condition, noise, progress)
+
+    # -- drawing
+
+    def sample(
+        self,
+        noise: Noise,
+        condition: Condition | None = None,
+        order: Order | None = None,
+        guidance: float = 0.0,
+        **options: float | int | None,
+    ) -> Tensor:
+        """Draw one value tensor per stream of ``noise``: ``[B, N, *event]``.
+
+        Args:
+            noise: one stream per item.
+            condition: what the model is told.
+            order: by default the policy's scoring order.
+            guidance: classifier-free guidance scale; 0 means none.
+            options: temperature, top_k, top_p, min_p of :class:`ancestral.decoding.walk.Draw`.
+        """
+        order = self.order.scoring() if order is None else order
+        condition = condition or Condition()
+        base = (condition.without_label(), guidance) if guidance else None
+        return walk(self, Draw(noise, **options), noise.batch, order, condition, base=base).values  # type: ignore[arg-type]

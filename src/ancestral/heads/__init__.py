@@ -1,0 +1,17 @@
+"""Heads: what is the distribution at a site?"""
+
+from ancestral.heads.base import Density, Distribution, Finite, Head
+from ancestral.heads.categorical import Categorical, LogisticMixture
+from ancestral.heads.gaussian import GaussianMixture
+from ancestral.heads.nested import Nested
+
+__all__ = [
+    "Categorical",
+    "Density",
+    "Distribution",
+    "Finite",
+    "GaussianMixture",
+    "Head",
+    "LogisticMixture",
+    "Nested",
+]

@@ -1,0 +1,100 @@
+"""The distribution at a site: what a head returns and what decoders may ask of it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.noise import Noise
+from ancestral.space import Space
+
+
+class Chooser(Protocol):
+    """Decides the values at sites: by drawing them, by looking them up, or by decoding them from a stream."""
+
+    def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
+        """Values ``[B, S]`` (finite) or ``[B, S, C]`` (real) under ``leaf``.
+
+        Args:
+            leaf: an elementary distribution.
+            given: the true values, where they are known to the caller (scoring, encoding).
+            alive: bool ``[B, S]``, False where a sequence has already ended; None means everywhere.
+        """
+        ...
+
+
+class Distribution:
+    """Distribution of the values at ``[B, S]`` sites, independent between sites given the features."""
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Natural logarithm of the probability (density) of ``values`` ``[B, S, *event]``: ``[B, S]``."""
+        raise NotImplementedError("a distribution defines log_prob")
+
+    def choose(self, chooser: Chooser, given: Tensor | None = None, alive: Tensor | None = None) -> Tensor:
+        """Let ``chooser`` decide the values, one elementary distribution at a time: ``[B, S, *event]``."""
+        raise NotImplementedError("a distribution defines choose")
+
+    def guided(self, other: Distribution, scale: float) -> Distribution:
+        """This distribution pushed away from ``other`` (Ho and Salimans 2022, arXiv:2207.12598).
+
+        Log-probabilities become ``(1 + scale) * self - scale * other``, normalised again.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be guided; use a head with finitely many values")
+
+
+class Leaf(Distribution):
+    """An elementary distribution, chosen from in one go."""
+
+    def choose(self, chooser: Chooser, given: Tensor | None = None, alive: Tensor | None = None) -> Tensor:
+        return chooser(self, given, alive)
+
+
+class Finite(Leaf):
+    """Categories ``0 .. K - 1`` at every site.
+
+    Args:
+        logits: float ``[B, S, K]``; unnormalised log-probabilities, -inf where a category does not exist.
+    """
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+
+    def log_probs(self) -> Tensor:
+        """Normalised log-probabilities of all categories, float ``[B, S, K]``."""
+        return torch.log_softmax(self.logits, -1)
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        return self.log_probs().gather(-1, values[..., None])[..., 0]
+
+    def guided(self, other: Distribution, scale: float) -> Finite:
+        assert isinstance(other, Finite)
+        mine = self.log_probs()
+        pushed = mine + scale * (mine - other.log_probs())
+        return Finite(torch.where(mine.isneginf(), mine, pushed))
+
+
+class Density(Leaf):
+    """Real values ``[B, S, C]`` with an exact density."""
+
+    def sample(self, noise: Noise, temperature: float = 1.0) -> Tensor:
+        """A draw, float32 ``[B, S, C]``; ``temperature`` scales the spread."""
+        raise NotImplementedError("a density defines sample")
+
+
+class Head(nn.Module):
+    """Base of heads: features at sites to a distribution there. Parameters are made in :meth:`build`."""
+
+    exact = True
+    """Whether ``log_prob`` is exact; otherwise it is a lower bound."""
+    finite = True
+    """Whether values can be entropy-coded."""
+
+    def build(self, space: Space, width: int) -> Head:
+        """Create the parameters for ``space`` and features of size ``width``; returns self."""
+        raise NotImplementedError("a head defines build")
+
+    def forward(self, features: Tensor, sites: Tensor) -> Distribution:
+        """The distribution at ``sites`` (``[S]`` or ``[B, S]``) from ``features`` ``[B, S, D]``."""
+        raise NotImplementedError("a head defines forward")

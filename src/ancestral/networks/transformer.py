@@ -1,0 +1,437 @@
+"""Transformers: single-stream causal, query-stream (exact in any order), and bidirectional masked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ancestral.networks.base import Cache, ConditionEmbedding, Network, SequenceNetwork, ValueEmbedding, take
+from ancestral.order import Order
+from ancestral.space import Condition, Space
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467) over the last axis."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, 1e-6)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020, arXiv:2002.05202, eq. 6); the hidden size is a multiple of 16."""
+
+    def __init__(self, width: int, ratio: float = 8 / 3, dropout: float = 0.0):
+        super().__init__()
+        hidden = max(16, int(16 * round(width * ratio / 16)))
+        self.inner = nn.Linear(width, 2 * hidden, bias=False)
+        self.outer = nn.Linear(hidden, width, bias=False)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.inner(x).chunk(2, -1)
+        return self.outer(F.dropout(F.silu(gate) * up, self.dropout, self.training))
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864) along any number of axes.
+
+    The head's features are split between the axes of the sites' coordinates, so that a grid has a 2-D rotation.
+
+    Args:
+        space: its :meth:`Space.positions` ``[N, axes]`` are the angles' multipliers.
+        head: features of one head; an even number.
+        base: longest wavelength is ``2 pi base``.
+    """
+
+    def __init__(self, space: Space, head: int, base: float = 10000.0):
+        super().__init__()
+        positions = space.positions()
+        axes = positions.shape[1]
+        pairs = head // 2
+        share = [pairs // axes + (1 if a < pairs % axes else 0) for a in range(axes)]
+        angles = [
+            positions[:, a, None] * base ** (-torch.arange(n, dtype=torch.float32) / max(n, 1))
+            for a, n in enumerate(share)
+        ]
+        angle = torch.cat(angles, 1)
+        self.cos: Tensor
+        self.sin: Tensor
+        self.register_buffer("cos", torch.cat([angle.cos(), angle.cos()], -1), persistent=False)
+        self.register_buffer("sin", torch.cat([-angle.sin(), angle.sin()], -1), persistent=False)
+
+    def forward(self, sites: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines at ``sites`` (``[T]`` or ``[B, T]``), ready for heads ``[B, H, T, E]``."""
+        cos, sin = self.cos[sites], self.sin[sites]
+        return (cos[:, None], sin[:, None]) if sites.dim() == 2 else (cos, sin)
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Turn heads ``[B, H, T, E]`` by the angles of :class:`Rotary`."""
+    if rotation is None:
+        return x
+    half = x.shape[-1] // 2
+    swapped = torch.cat([x[..., half:], x[..., :half]], -1)
+    return x * rotation[0] + swapped * rotation[1]
+
+
+class Layers(nn.ModuleList):
+    """A stack of :class:`Block`."""
+
+    def __iter__(self) -> Iterator[Block]:  # type: ignore[override]
+        return super().__iter__()  # type: ignore[return-value]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward layer; keys and values may come from elsewhere."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, ratio: float = 8 / 3):
+        super().__init__()
+        if width % heads or (width // heads) % 2:
+            raise ValueError(f"width {width} must be an even multiple of the {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.norm = RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.norm2 = RMSNorm(width)
+        self.mlp = SwiGLU(width, ratio, dropout)
+
+    def project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[B, H, T, E]`` of ``x`` ``[B, T, D]``."""
+        b, t, d = x.shape
+        qkv = self.qkv(self.norm(x)).view(b, t, 3, self.heads, d // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return rotate(q, rotation), rotate(k, rotation), v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Attention and output projection: ``[B, T, D]``."""
+        drop = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=drop)
+        return self.out(y.transpose(1, 2).reshape(y.shape[0], y.shape[2], -1))
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Residual connections and the feed-forward layer."""
+        x = x + F.dropout(attended, self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
+
+
+def initialise(module: nn.Module, depth: int) -> None:
+    """Normal weights of standard deviation ``1/sqrt(fan_in)``; residual outputs scaled by ``1/sqrt(2 depth)``."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear):
+            std = 1 / math.sqrt(layer.in_features)
+            if name.endswith((".out", ".outer")):
+                std /= math.sqrt(2 * depth)
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class KeyValues:
+    """Preallocated keys and values of one layer, ``[B, H, capacity, E]``."""
+
+    def __init__(self, like: Tensor, capacity: int):
+        b, h, _, e = like.shape
+        self.k, self.v = like.new_empty(b, h, capacity, e), like.new_empty(b, h, capacity, e)
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new places; returns views of everything stored."""
+        end = self.length + k.shape[2]
+        self.k[:, :, self.length : end], self.v[:, :, self.length : end] = k, v
+        self.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+
+class CausalTransformer(SequenceNetwork):
+    """Single-stream causal transformer: RMSNorm, SwiGLU, rotary positions in as many axes as the sites have.
+
+    Sites of one set see each other's inputs, which stem from earlier sets. With ``targets`` one network serves
+    any order: every input also carries the position of the site that it predicts.
+
+    Args:
+        width: features D.
+        depth: layers.
+        heads: attention heads; by default one per 64 features, at least 2.
+        dropout: share of attention weights and activations dropped in training.
+        targets: learned positions of the fed and of the predicted site are added to the input.
+        rotary: rotary embedding of the predicted site's coordinates.
+    """
+
+    def __init__(
+        self,
+        width: int = 384,
+        depth: int = 8,
+        heads: int | None = None,
+        dropout: float = 0.0,
+        targets: bool = True,
+        rotary: bool = True,
+    ):
+        super().__init__(width, targets)
+        self.depth, self.heads, self.dropout, self.rotary = (
+            depth,
+            heads or default_heads(width),
+            dropout,
+            rotary,
+        )
+
+    def build(self, space: Space) -> CausalTransformer:
+        super().build(space)
+        self.rotation = Rotary(space, self.width // self.heads) if self.rotary else None
+        self.blocks = Layers(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
+        self.norm = RMSNorm(self.width)
+        initialise(self.blocks, self.depth)
+        return self
+
+    def initial(self, batch: int, order: Order) -> Any:
+        return []
+
+    def mix(
+        self, inputs: Tensor, places: tuple[int, int], sites: Tensor, order: Order, state: Any
+    ) -> tuple[Tensor, Any]:
+        begin, end = places
+        rotation = None if self.rotation is None else self.rotation(sites)
+        causal = order.sequential and begin == 0 and end > 1
+        mask = None
+        if not order.sequential:
+            of = order.set_of_place.to(inputs.device)
+            if begin == 0 or of[begin] != of[end - 1]:
+                mask = of[None, :end] <= of[begin:end, None]
+        elif begin > 0 and end - begin > 1:
+            mask = (
+                torch.arange(end, device=inputs.device)[None] <= torch.arange(begin, end, device=inputs.device)[:, None]
+            )
+        x = inputs
+        for number, block in enumerate(self.blocks):
+            q, k, v = block.project(x, rotation)
+            if state is not None:
+                if number == len(state):
+                    state.append(KeyValues(k, order.n))
+                k, v = state[number].append(k, v)
+            x = block.finish(x, block.attend(q, k, v, mask, causal))
+        return self.norm(x), state
+
+
+class QueryTransformer(Network):
+    """Query-stream transformer: exact in any order, with a cache and several sites per step.
+
+    Content tokens hold a value and its position and see contents of equal or lower rank; queries hold a
+    position only and see contents of lower rank (two-stream attention: Yang et al. 2019, XLNet,
+    arXiv:1906.08237, sec. 2.3). Both share all weights. A start token holds the condition and is seen by all.
+
+    Args:
+        width, depth, heads, dropout, rotary: as for :class:`CausalTransformer`.
+    """
+
+    def __init__(
+        self,
+        width: int = 384,
+        depth: int = 8,
+        heads: int | None = None,
+        dropout: float = 0.0,
+        rotary: bool = True,
+    ):
+        super().__init__()
+        self.width, self.depth, self.dropout, self.rotary = width, depth, dropout, rotary
+        self.heads = heads or default_heads(width)
+
+    def build(self, space: Space) -> QueryTransformer:
+        self.space = space
+        self.embed = ValueEmbedding(space, self.width)
+        self.told = ConditionEmbedding(space, self.width)
+        self.first = nn.Parameter(torch.randn(self.width) * 0.5)
+        self.content = nn.Embedding(space.n, self.width)
+        self.query = nn.Embedding(space.n, self.width)
+        nn.init.normal_(self.content.weight, std=0.3)
+        nn.init.normal_(self.query.weight, std=0.5)
+        self.rotation = Rotary(space, self.width // self.heads) if self.rotary else None
+        self.blocks = Layers(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
+        self.norm = RMSNorm(self.width)
+        initialise(self.blocks, self.depth)
+        return self
+
+    def _contents(self, values: Tensor, sites: Tensor, condition: Condition | None) -> Tensor:
+        x = self.embed(values, sites) + self.content(sites)
+        return x + self.told(condition, sites, values.shape[0])
+
+    def _queries(self, sites: Tensor, condition: Condition | None, batch: int) -> Tensor:
+        x = self.query(sites) + self.told(condition, sites, batch)
+        return x.expand(batch, *x.shape[-2:])
+
+    def _start(self, condition: Condition | None, batch: int) -> Tensor:
+        told = self.told(replace_site(condition), torch.zeros(1, dtype=torch.int64, device=self.first.device), batch)
+        return (self.first + told).expand(batch, 1, self.width)
+
+    def _angles(self, sites: Tensor, start: bool) -> tuple[Tensor, Tensor] | None:
+        """Rotation at ``sites``, preceded by the start token's (none: angle 0) if asked."""
+        if self.rotation is None:
+            return None
+        cos, sin = self.rotation(sites)
+        if start:
+            shape = (*cos.shape[:-2], 1, cos.shape[-1])
+            cos = torch.cat([cos.new_ones(shape), cos], -2)
+            sin = torch.cat([sin.new_zeros(shape), sin], -2)
+        return cos, sin
+
+    def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
+        batch, _n = values.shape[:2]
+        sites = order.permutation
+        # Contents of the last set are seen by nobody: leave them out.
+        last = order.starts[-2]
+        seen = sites[..., :last]
+        contents = torch.cat([self._start(condition, batch), self._contents(take(values, seen), seen, condition)], 1)
+        x = torch.cat([contents, self._queries(sites, condition, batch)], 1)
+        content_angles, query_angles = self._angles(seen, True), self._angles(sites, False)
+        rotation = None
+        if content_angles is not None and query_angles is not None:
+            rotation = (
+                torch.cat([content_angles[0], query_angles[0]], -2),
+                torch.cat([content_angles[1], query_angles[1]], -2),
+            )
+        of = order.set_of_place.to(values.device)
+        ranks = torch.cat([of.new_full((1,), -1), of[:last]])
+        sequential = order.sequential
+        mask = None
+        if not sequential:
+            mask = torch.cat([ranks[None, :] <= ranks[:, None], ranks[None, :] < of[:, None]])
+        m = last + 1
+        for block in self.blocks:
+            q, k, v = block.project(x, rotation)
+            k, v = k[:, :, :m], v[:, :, :m]
+            if sequential:  # place t of both streams sees the contents 0 .. t: two plain causal attentions
+                upper = block.attend(q[:, :, :m], k, v, causal=True)
+                lower = block.attend(q[:, :, m:], k, v, causal=True)
+                attended = torch.cat([upper, lower], 1)
+            else:
+                attended = block.attend(q, k, v, mask)
+            x = block.finish(x, attended)
+        features = self.norm(x[:, m:])
+        return features if order.is_raster else take(features, order.places)
+
+    def step(self, cache: Cache, last: Tensor | None = None) -> Tensor:
+        order, k, batch = cache.order, cache.next, cache.batch
+        self.record(cache, last)
+        first = cache.state is None
+        begin = 0 if first else order.starts[k - 1]
+        end = order.starts[k]
+        seen, asked = order.permutation[..., begin:end], order.sets[k]
+        parts = [self._start(cache.condition, batch)] if first else []
+        if end > begin:
+            parts.append(self._contents(take(cache.values, seen), seen, cache.condition))
+        contents = torch.cat(parts, 1)
+        queries = self._queries(asked, cache.condition, batch)
+        m = contents.shape[1]
+        x = torch.cat([contents, queries], 1)
+        of = order.set_of_place.to(x.device)
+        rotation = None
+        if self.rotation is not None:
+            both = [a for a in (self._angles(seen, first), self._angles(asked, False)) if a is not None]
+            rotation = (torch.cat([a[0] for a in both], -2), torch.cat([a[1] for a in both], -2))
+        mask = None
+        if first and k > 0:
+            ranks = torch.cat([of.new_full((1,), -1), of[:end]])
+            rows = torch.cat([ranks, of.new_full((asked.shape[-1],), k)])
+            mask = ranks[None, :] <= rows[:, None]
+        if first:
+            cache.state = []
+        for number, block in enumerate(self.blocks):
+            q, key, value = block.project(x, rotation)
+            if first:
+                cache.state.append(KeyValues(key, order.n + 1))
+            key, value = cache.state[number].append(key[:, :, :m], value[:, :, :m])
+            x = block.finish(x, block.attend(q, key, value, mask))
+        cache.next += 1
+        return self.norm(x[:, m:])
+
+
+class MaskedTransformer(Network):
+    """Bidirectional transformer over values and mask symbols (BERT/MaskGIT/ARDM kind).
+
+    Given any set of known sites one pass yields features for all others; features of all sites along an order
+    therefore cost a pass per set.
+
+    Args:
+        width, depth, heads, dropout, rotary: as for :class:`CausalTransformer`.
+    """
+
+    needs_mask = True
+
+    def __init__(
+        self,
+        width: int = 384,
+        depth: int = 8,
+        heads: int | None = None,
+        dropout: float = 0.0,
+        rotary: bool = True,
+    ):
+        super().__init__()
+        self.width, self.depth, self.dropout, self.rotary = width, depth, dropout, rotary
+        self.heads = heads or default_heads(width)
+
+    def build(self, space: Space) -> MaskedTransformer:
+        self.space = space
+        self.embed = ValueEmbedding(space, self.width, masked=True)
+        self.told = ConditionEmbedding(space, self.width)
+        self.position = nn.Embedding(space.n, self.width)
+        nn.init.normal_(self.position.weight, std=0.3)
+        self.rotation = Rotary(space, self.width // self.heads) if self.rotary else None
+        self.blocks = Layers(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
+        self.norm = RMSNorm(self.width)
+        initialise(self.blocks, self.depth)
+        return self
+
+    def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Tensor:
+        sites = torch.arange(self.space.n, device=values.device)
+        embedded = self.embed(values, sites)
+        x = torch.where(known[..., None], embedded, self.embed.mask) + self.position(sites)
+        x = x + self.told(condition, sites, values.shape[0])
+        rotation = None if self.rotation is None else self.rotation(sites)
+        for block in self.blocks:
+            q, k, v = block.project(x, rotation)
+            x = block.finish(x, block.attend(q, k, v))
+        return self.norm(x)
+
+    def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
+        return observe_all(self, values, order, condition)
+
+    def step(self, cache: Cache, last: Tensor | None = None) -> Tensor:
+        return observe_step(self, cache, last)
+
+
+def observe_all(network: Network, values: Tensor, order: Order, condition: Condition | None) -> Tensor:
+    """Features of all sites along an order from a network that hides values by mask symbols: a pass per set."""
+    rank = order.expand(values.shape[0]).rank
+    features = None
+    for k in range(order.n_sets):
+        seen = network.observe(values, rank < k, condition)
+        features = seen if features is None else torch.where((rank == k)[..., None], seen, features)
+    assert features is not None
+    return features
+
+
+def observe_step(network: Network, cache: Cache, last: Tensor | None) -> Tensor:
+    """One step of a network that hides values by mask symbols: a full pass given what is known."""
+    network.record(cache, last)
+    known = (cache.order.rank < cache.next).expand(cache.batch, cache.order.n)
+    features = network.observe(cache.values, known, cache.condition)
+    sites = cache.order.sets[cache.next]
+    cache.next += 1
+    return take(features, sites)
+
+
+def replace_site(condition: Condition | None) -> Condition | None:
+    """The condition without its per-site part, for tokens that stand at no site."""
+    return None if condition is None else Condition(condition.label, condition.vector, None)
+
+
+def default_heads(width: int) -> int:
+    """One head per 64 features, at least 2 (1 for very small widths)."""
+    return max(1 if width < 8 else 2, width // 64)

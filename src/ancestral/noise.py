@@ -1,0 +1,91 @@
+"""Random numbers that depend on an item's own seed and on nothing else.
+
+A counter-based generator: the k-th number of an item is a hash of (seed, k), so drawing an item alone or among
+a thousand others, on one process or on eight, gives the same item. The hash is the finaliser of SplitMix64
+(Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators").
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same bits as an unsigned 64-bit ``value``."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+ITEM_STREAM = 0x5EED
+"""Keeps the numbers of continued streams apart from those of single items under the same seed."""
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_FIRST = _signed(0xBF58476D1CE4E5B9)
+_SECOND = _signed(0x94D049BB133111EB)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    # int64 has an arithmetic shift only; the mask clears the copies of the sign bit.
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def hash64(x: Tensor) -> Tensor:
+    """SplitMix64 finaliser, elementwise on int64 tensors of any shape."""
+    x = x + _GOLDEN
+    x = (x ^ _shift(x, 30)) * _FIRST
+    x = (x ^ _shift(x, 27)) * _SECOND
+    return x ^ _shift(x, 31)
+
+
+def item_seeds(seed: int, items: Tensor) -> Tensor:
+    """One seed per item: int64 ``[B]`` from a base ``seed`` and the items' numbers, int64 ``[B]``."""
+    base = hash64(torch.tensor(_signed(seed & ((1 << 64) - 1)), dtype=torch.int64))
+    return hash64(items.to(torch.int64) ^ base)
+
+
+class Noise:
+    """Independent streams of random numbers, one per item of a batch.
+
+    Args:
+        seeds: int64 ``[B]``, see :func:`item_seeds`.
+    """
+
+    def __init__(self, seeds: Tensor):
+        self.seeds = seeds
+        self.counter = 0
+
+    @classmethod
+    def of(cls, seed: int, batch: int, first: int = 0, device: torch.device | str = "cpu") -> Noise:
+        """Streams for the items ``first .. first + batch - 1`` under one base seed."""
+        return cls(item_seeds(seed, torch.arange(first, first + batch)).to(device))
+
+    @property
+    def batch(self) -> int:
+        """Number of items B."""
+        return self.seeds.shape[0]
+
+    def bits(self, *shape: int) -> Tensor:
+        """Hashed 64-bit words, int64 ``[B, *shape]``; every call moves all streams on by one block."""
+        count = math.prod(shape)
+        block = hash64(self.seeds ^ hash64(torch.tensor(self.counter, dtype=torch.int64, device=self.seeds.device)))
+        self.counter += 1
+        index = torch.arange(count, dtype=torch.int64, device=self.seeds.device)
+        return hash64(block[:, None] ^ hash64(index)[None]).reshape(self.batch, *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform in the open interval (0, 1), float64 ``[B, *shape]``."""
+        return (_shift(self.bits(*shape), 12).to(torch.float64) + 0.5) * 2.0**-52
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float64 ``[B, *shape]``."""
+        return torch.special.ndtri(self.uniform(*shape))
+
+    def gumbel(self, *shape: int) -> Tensor:
+        """Standard Gumbel, float64 ``[B, *shape]``."""
+        return -torch.log(-torch.log(self.uniform(*shape)))
+
+    def repeat(self, times: int) -> Noise:
+        """Streams for ``times`` sub-items of every item, item-major: ``[B * times]``."""
+        return Noise(self.bits(times).reshape(-1))

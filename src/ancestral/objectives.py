@@ -1,0 +1,95 @@
+"""What training minimises. Every objective is a mean number of nats per scalar, so that they can be compared."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ancestral.noise import Noise
+from ancestral.space import Condition
+
+if TYPE_CHECKING:
+    from ancestral.generator import Generator
+
+
+class Likelihood:
+    """Exact negative log-likelihood under the orders that the policy draws."""
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
+        order = generator.order.draw(noise.uniform(generator.space.n + 1), progress)
+        each = generator.log_prob(values, order, condition)
+        return -each.sum() / generator.counted(values, order)
+
+
+class MaskedLikelihood:
+    """Cross-entropy of hidden sites given the others, for networks that predict all hidden sites in one pass.
+
+    Args:
+        ratio: how many sites are hidden: "uniform" hides 1 .. N with equal chance; "cosine" a share
+            ``cos(pi/2 * u)`` (MaskGIT: Chang et al. 2022, arXiv:2202.04200).
+        weighting: "bound" takes each item's mean over its hidden sites, which with "uniform" is an unbiased
+            estimate of the negative bound per site (ARDM: Hoogeboom et al. 2021, arXiv:2110.02037, eq. 5);
+            "mean" takes the mean over all hidden sites of the batch.
+    """
+
+    def __init__(self, ratio: Literal["uniform", "cosine"] = "uniform", weighting: Literal["bound", "mean"] = "bound"):
+        self.ratio, self.weighting = ratio, weighting
+
+    def hidden(self, noise: Noise, n: int) -> Tensor:
+        """Which sites are hidden: bool ``[B, N]``, at least one per item."""
+        u = noise.uniform(1)
+        if self.ratio == "uniform":
+            count = (u * n).floor() + 1
+        else:
+            count = (torch.cos(u * (math.pi / 2)) * n).ceil().clamp(1, n)
+        return torch.argsort(torch.argsort(noise.uniform(n), -1), -1) < count
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
+        n = generator.space.n
+        hidden = self.hidden(noise, n)
+        each = generator.observe(values, ~hidden, condition).log_prob(values)
+        each = torch.where(hidden, each, 0.0)
+        per_site = generator.space.scalars / n
+        if self.weighting == "bound":
+            return -(each.sum(1) / hidden.sum(1)).mean() / per_site
+        return -each.sum() / hidden.sum() / per_site
+
+
+class AbsorbingDiffusion:
+    """Continuous-time bound of masked diffusion (MD4: Shi et al. 2024, arXiv:2406.04329, eq. 5).
+
+    At time t every site is hidden independently with probability ``1 - alpha(t)``; the negative bound is the
+    integral over t of ``alpha'(t) / (1 - alpha(t))`` times the log-probability of the hidden sites. With the mean
+    over t drawn uniformly this is unbiased for any schedule, and its value does not depend on the schedule.
+
+    Args:
+        schedule: "linear" ``alpha = 1 - t`` or "cosine" ``alpha = 1 - cos(pi/2 (1 - t))``.
+        smallest: t is drawn from ``[smallest, 1]``; hidden shares below it are not sampled.
+    """
+
+    def __init__(self, schedule: Literal["linear", "cosine"] = "cosine", smallest: float = 1e-3):
+        self.schedule, self.smallest = schedule, smallest
+
+    def alpha(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha(t)`` and the weight ``-alpha'(t) / (1 - alpha(t))``, elementwise."""
+        if self.schedule == "linear":
+            return 1 - t, 1 / t
+        hidden = torch.cos(math.pi / 2 * (1 - t))
+        return 1 - hidden, math.pi / 2 * torch.sin(math.pi / 2 * (1 - t)) / hidden
+
+    def estimate(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, t: Tensor) -> Tensor:
+        """Unbiased estimate of the negative bound in nats per item at times ``t`` ``[B, 1]``: ``[B]``."""
+        alpha, weight = self.alpha(t)
+        hidden = noise.uniform(generator.space.n) >= alpha
+        each = generator.observe(values, ~hidden, condition).log_prob(values)
+        return -(torch.where(hidden, each, 0.0).sum(1) * weight[:, 0].to(each.dtype))
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
+        t = self.smallest + (1 - self.smallest) * noise.uniform(1)
+        return self.estimate(generator, values, condition, noise, t).mean() / generator.space.scalars

@@ -1,0 +1,138 @@
+"""What a tokenizer promises its model: how many sites there are and which values stand at them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Space:
+    """The set of all values tensors ``[B, N, *event]`` that a model is a distribution over.
+
+    Attributes:
+        shape: how the N sites are arranged, ``(N,)`` for a sequence, ``(H, W)`` for a grid, ``(T, H, W)`` for a
+            clip; N is the product.
+        sizes: number of categories, one for all sites or one per site; 0 for real values.
+        event: shape of the values at one site, ``()`` for a scalar, ``(3,)`` for a colour.
+        stop: symbol that ends a sequence and pads what follows; None if every site is always used.
+        classes: number of class labels that the model may be conditioned on.
+        vector: size of a real vector that the model may be conditioned on (a nested head's features).
+        site: size of a real vector per site that the model may be conditioned on.
+        coords: position of every site, N rows; by default the index along every axis of ``shape``.
+        ordinal: neighbouring categories are alike (grey levels), so that mixtures of logistics make sense.
+    """
+
+    shape: tuple[int, ...]
+    sizes: int | tuple[int, ...]
+    event: tuple[int, ...] = ()
+    stop: int | None = None
+    classes: int = 0
+    vector: int = 0
+    site: int = 0
+    coords: tuple[tuple[float, ...], ...] | None = None
+    ordinal: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sizes, tuple) and len(self.sizes) != self.n:
+            raise ValueError(
+                f"sizes has {len(self.sizes)} entries for {self.n} sites; give one per site or one for all"
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of sites N."""
+        return math.prod(self.shape)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the values are categories rather than real numbers."""
+        return self.largest > 0
+
+    @property
+    def largest(self) -> int:
+        """Largest number of categories at any site; 0 for real values."""
+        return self.sizes if isinstance(self.sizes, int) else max(self.sizes)
+
+    @property
+    def scalars(self) -> int:
+        """Numbers that one item consists of: the "dimensions" of bits per dimension."""
+        return self.n * math.prod(self.event)
+
+    def site_sizes(self) -> Tensor:
+        """Categories at every site, int64 ``[N]``."""
+        if isinstance(self.sizes, int):
+            return torch.full((self.n,), self.sizes, dtype=torch.int64)
+        return torch.tensor(self.sizes, dtype=torch.int64)
+
+    def positions(self) -> Tensor:
+        """Coordinates of the sites, float32 ``[N, axes]``."""
+        if self.coords is not None:
+            return torch.tensor(self.coords, dtype=torch.float32)
+        axes = [torch.arange(s, dtype=torch.float32) for s in self.shape]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(self.n, len(self.shape))
+
+    def replace(self, **changes: Any) -> Space:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+    def inner(self, vector: int) -> Space:
+        """The space of one site's values, conditioned on a feature vector: what a nested head models."""
+        if not self.event:
+            raise ValueError("a nested head needs several values per site; this space has one")
+        if not isinstance(self.sizes, int):
+            raise ValueError("a nested head needs the same categories at every site")
+        return Space(shape=(math.prod(self.event),), sizes=self.sizes, vector=vector, ordinal=self.ordinal)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON content; see :meth:`from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Space:
+        """The space that :meth:`to_json` described."""
+        content = dict(content)
+        for key in ("shape", "event"):
+            content[key] = tuple(content[key])
+        if isinstance(content["sizes"], list):
+            content["sizes"] = tuple(content["sizes"])
+        if content.get("coords") is not None:
+            content["coords"] = tuple(tuple(row) for row in content["coords"])
+        return cls(**content)
+
+
+@dataclass
+class Condition:
+    """What a model is told beside the values; every part is optional.
+
+    Attributes:
+        label: int64 ``[B]``, -1 where the label is withheld (classifier-free guidance).
+        vector: float32 ``[B, V]``.
+        site: float32 ``[B, N, C]``, one vector per site.
+    """
+
+    label: Tensor | None = None
+    vector: Tensor | None = None
+    site: Tensor | None = None
+
+    def map(self, function: Any) -> Condition:
+        """Apply ``function`` to every part that is there."""
+        return Condition(*(None if t is None else function(t) for t in (self.label, self.vector, self.site)))
+
+    def without_label(self) -> Condition:
+        """The same condition with all labels withheld."""
+        return replace(self, label=None if self.label is None else torch.full_like(self.label, -1))
+
+    @staticmethod
+    def join(first: Condition, second: Condition) -> Condition:
+        """Stack two conditions along the batch."""
+        pairs = zip(first.parts(), second.parts(), strict=True)
+        return Condition(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))
+
+    def parts(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The three parts, in declaration order."""
+        return self.label, self.vector, self.site

@@ -1,0 +1,309 @@
+"""A table's rows: every column is one site or a few, coarse to fine, and every cell comes back exactly."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancestral.data.base import Dataset
+from ancestral.data.table import Table
+from ancestral.errors import DataError, StreamError
+from ancestral.space import Space
+from ancestral.tokenizers.base import Tokenizer
+from ancestral.tokenizers.codecs import Cell, Codec, codec_from_state, fit_codec
+
+
+class Columns(Tokenizer):
+    """Mixed columns as categories.
+
+    Kinds are inferred per column: ``integer``, ``decimal``, ``float``, ``date``, ``datetime``, ``boolean``,
+    ``categorical``, ``text`` (mostly distinct words), ``constant``, ``missing``. A missing cell is a value
+    like any other. No site has more than 256 categories: wide numbers are a quantile bin and then digits, and
+    large vocabularies are numbered by frequency and spelled in digits. A cell that training did not have and
+    that no digits reach takes the column's escape symbol; its text goes beside the values
+    (:meth:`encode_with_escapes`).
+
+    Args:
+        bins: most quantile bins of a number; small data get fewer.
+
+    Shapes:
+        values: int64 ``[n, N]``, N the sites of all columns, the k-th below ``space.sizes[k]``.
+
+    Attributes:
+        columns: name -> slice of its sites.
+        kinds: name -> inferred kind.
+    """
+
+    modality = "table"
+
+    def __init__(self, bins: int = 128) -> None:
+        if not 2 <= bins <= 255:
+            raise DataError(f"bins={bins} does not fit a site of 256 categories; choose 2 to 255")
+        self.bins = bins
+        self._codecs: dict[str, Codec] = {}
+        self.schema: dict[str, dict[str, Any]] = {}
+        self.form: dict[str, Any] = {}
+
+    def fit(self, dataset: Dataset) -> Columns:
+        self._expect(dataset)
+        assert isinstance(dataset, Table)
+        self._codecs, self.schema = {}, {}
+        for name in dataset.columns:
+            codes, cells = _distinct(dataset.cells(name))
+            counts = np.bincount(codes, minlength=len(cells)).astype(np.int64)
+            self.schema[name] = dataset.schema[name]
+            self._codecs[name] = fit_codec(cells, counts, self.bins, self.schema[name]["dtype"])
+        self.form = dataset.form | {"names": None}
+        self.classes = dataset.classes if dataset.labels is not None else ()
+        self._settle()
+        return self
+
+    def _settle(self) -> None:
+        sizes: list[int] = []
+        self.columns: dict[str, slice] = {}
+        for name, codec in self._codecs.items():
+            self.columns[name] = slice(len(sizes), len(sizes) + len(codec.sizes))
+            sizes.extend(codec.sizes)
+        self._space = Space(shape=(len(sizes),), sizes=tuple(sizes), classes=len(self.classes))
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What every column was taken for."""
+        return {name: codec.kind for name, codec in self._codecs.items()}
+
+    @property
+    def site_names(self) -> list[str]:
+        """A name per site: the column's, with ``.1``, ``.2`` ... for its finer digits."""
+        return [name + (f".{i}" if i else "") for name, codec in self._codecs.items() for i in range(len(codec.sizes))]
+
+    def encode(self, dataset: Dataset) -> Tensor:
+        """Values int64 ``[n, N]``; cells that need it stand as the escape symbol, without their text.
+
+        Raises:
+            DataError: the columns are not those of the training table (their order does not matter).
+        """
+        return self._encode(dataset)[0]
+
+    def encode_with_escapes(self, dataset: Dataset) -> tuple[Tensor, bytes]:
+        """Values int64 ``[n, N]`` and the text of the escaped cells, which :meth:`decode` takes back.
+
+        The text is empty if no cell is escaped, else a zlib stream of the cells in row order, each its UTF-8
+        length + 1 as a base-128 number (0 for a missing cell) and its UTF-8 bytes.
+        """
+        values, cells = self._encode(dataset)
+        found: list[Cell] = [cells[name][row] for row, name in self._escaped(values.numpy())]
+        return values, _pack(found)
+
+    def _encode(self, dataset: Dataset) -> tuple[Tensor, dict[str, np.ndarray]]:
+        self._expect(dataset)
+        assert isinstance(dataset, Table)
+        values = np.zeros((len(dataset), self.space.n), dtype=np.int64)
+        self._same_columns(dataset)
+        cells: dict[str, np.ndarray] = {}
+        for name, sites in self.columns.items():
+            codec = self._codecs[name]
+            codes, distinct = _distinct(dataset.cells(name))
+            if dataset.schema[name] != self.schema[name]:
+                distinct = [self._adapt(codec, name, c) for c in distinct]
+            table = np.empty(len(distinct), dtype=object)
+            table[:] = distinct
+            cells[name] = table[codes]
+            values[:, sites] = codec.encode(distinct)[codes]
+        return torch.from_numpy(values), cells
+
+    def _adapt(self, codec: Codec, name: str, cell: Cell) -> Cell:
+        """The cell as the training table would have written it: a frame's 39.0 is the csv's 39."""
+        missing: Cell = "" if self.schema[name]["dtype"] == "csv" else None
+        return missing if cell is None or cell == "" else codec.near(cell)
+
+    def _same_columns(self, dataset: Table) -> None:
+        lacking = [name for name in self.columns if name not in dataset.columns]
+        if lacking:
+            raise DataError(f"the table has no column {lacking[0]!r}, which the model knows; add it, empty if need be")
+        extra = [name for name in dataset.columns if name not in self.columns]
+        if extra:
+            raise DataError(f"the model knows no column {extra[0]!r}; remove it or fit on a table that has it")
+
+    def known(self, dataset: Dataset) -> Tensor:
+        """Bool ``[n, N]``: False at all sites of a cell that is missing or empty."""
+        self._expect(dataset)
+        assert isinstance(dataset, Table)
+        self._same_columns(dataset)
+        out = np.ones((len(dataset), self.space.n), dtype=bool)
+        for name, sites in self.columns.items():
+            out[:, sites] = np.array([c is not None and c != "" for c in dataset.cells(name)], dtype=bool)[:, None]
+        return torch.from_numpy(out)
+
+    def encode_column(self, name: str, cells: Sequence[Any]) -> Tensor:
+        """Symbols of one column's cells, int64 ``[n, its sites]``: what conditioning on the column fixes.
+
+        Args:
+            name: of the column.
+            cells: words or numbers, written in any way; None is a missing cell.
+
+        Raises:
+            DataError: an unknown column, or a value that it cannot take.
+        """
+        if name not in self.columns:
+            raise DataError(f"there is no column {name!r}; there are {', '.join(map(repr, self.columns))}")
+        codec = self._codecs[name]
+        adapted = [self._adapt(codec, name, None if _missing(c) else str(c)) for c in cells]
+        symbols = codec.encode(adapted)
+        bad = np.flatnonzero(symbols[:, 0] == codec.escape)
+        if len(bad):
+            raise DataError(f"column {name!r} has no value {cells[int(bad[0])]!r}; it takes {_examples(codec)}")
+        return torch.from_numpy(symbols)
+
+    def decode(self, values: Tensor, escapes: bytes = b"") -> Table:
+        """The table with these values ``[n, N]``.
+
+        Args:
+            values: every symbol below its size; digits that no cell has give the nearest cell.
+            escapes: from :meth:`encode_with_escapes`; without it an escaped cell is the column's commonest.
+
+        Raises:
+            StreamError: the escapes do not belong to the values.
+        """
+        array = values.detach().cpu().numpy().astype(np.int64).reshape(-1, self.space.n)
+        if len(array) and ((array < 0).any() or (array >= np.array(self.space.sizes)).any()):
+            raise DataError("the values are not those of this table's sites; they lie outside the sizes of its space")
+        cells: dict[str, np.ndarray] = {}
+        for name, sites in self.columns.items():
+            distinct, codes = np.unique(array[:, sites], axis=0, return_inverse=True)
+            cells[name] = self._codecs[name].decode(distinct)[codes.reshape(-1)]
+        if escapes:
+            for (row, name), cell in zip(places := self._escaped(array), _unpack(escapes, len(places))):
+                cells[name][row] = cell
+        return Table.from_cells(cells, self.schema, self.form["kind"]).with_form(self.form)
+
+    def encode_exact(self, dataset: Dataset) -> tuple[Tensor, bytes]:
+        return self.encode_with_escapes(dataset)
+
+    def decode_exact(self, values: Tensor, extra: bytes = b"") -> Table:
+        return self.decode(values, extra)
+
+    def decode_given(self, values: Tensor, dataset: Dataset) -> Table:
+        """The completed table: cells that were there are those of ``dataset``, escaped ones included."""
+        array = values.detach().cpu().numpy().astype(np.int64)
+        mine, cells = self._encode(dataset)
+        same = mine.numpy() == array
+        texts = self._escaped(array)
+        for row, name in texts:
+            # An escape that the model itself drew has no text of its own.
+            if not same[row, self.columns[name]].all() or cells[name][row] in (None, ""):
+                cells[name][row] = self._codecs[name].common
+        return self.decode(values, _pack([cells[name][row] for row, name in texts]))
+
+    def size(self, dataset: Dataset, item: int) -> int:
+        return len(self.columns)
+
+    def given(self, given: Any) -> tuple[Tensor, Tensor]:
+        if not isinstance(given, dict):
+            raise DataError(f"given= is a {type(given).__name__}; for a table give a dict of column: value")
+        values = torch.zeros(self.space.n, dtype=torch.int64)
+        known = torch.zeros(self.space.n, dtype=torch.bool)
+        for name, value in given.items():
+            symbols = self.encode_column(name, [value])[0]
+            values[self.columns[name]], known[self.columns[name]] = symbols, True
+        return values, known
+
+    def _escaped(self, values: np.ndarray) -> list[tuple[int, str]]:
+        """(row, column) of the escaped cells, in row order."""
+        names = list(self.columns)
+        firsts = [self.columns[name].start for name in names]
+        symbols = np.array([codec.escape for codec in self._codecs.values()])
+        rows, columns = np.nonzero(values[:, firsts] == symbols)
+        return [(row, names[column]) for row, column in zip(rows.tolist(), columns.tolist())]
+
+    def state(self) -> dict[str, Any]:
+        return self._base_state() | {
+            "bins": self.bins,
+            "form": self.form,
+            # Lists keep the order of the columns through any JSON writer.
+            "columns": [[name, self.schema[name], codec.state()] for name, codec in self._codecs.items()],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._load_base(state)
+        self.bins, self.form = state["bins"], dict(state["form"])
+        self.schema = {name: spec for name, spec, _ in state["columns"]}
+        self._codecs = {name: codec_from_state(codec) for name, _, codec in state["columns"]}
+        if self._codecs:
+            self._settle()
+
+
+def _distinct(cells: np.ndarray) -> tuple[np.ndarray, list[Cell]]:
+    """Codes int64 ``[n]`` into the distinct cells, and these."""
+    import pandas as pd
+
+    codes, uniques = pd.factorize(cells, use_na_sentinel=True)
+    distinct: list[Cell] = list(uniques)
+    if (codes < 0).any():
+        codes = np.where(codes < 0, len(distinct), codes)
+        distinct.append(None)
+    return codes, distinct
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _examples(codec: Codec) -> str:
+    state = codec.state()
+    if state["codec"] == "vocabulary":
+        shown = [repr(c) for c in state["cells"][:8]]
+        return ", ".join(shown) + (" ..." if len(state["cells"]) > 8 else "")
+    low, high = codec.form.write(np.array([state["starts"][0], state["last"]]))  # type: ignore[attr-defined]
+    return f"{low} to {high}"
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 128:
+        out.append(number % 128 + 128)
+        number //= 128
+    return bytes([*out, number])
+
+
+def _pack(cells: list[Cell]) -> bytes:
+    if not cells:
+        return b""
+    parts = []
+    for cell in cells:
+        payload = b"" if cell is None else cell.encode("utf-8", "surrogatepass")
+        parts.append(_varint(0 if cell is None else len(payload) + 1) + payload)
+    return zlib.compress(b"".join(parts), 9)
+
+
+def _unpack(escapes: bytes, count: int) -> list[Cell]:
+    """The cells that :func:`_pack` packed."""
+    try:
+        data = zlib.decompress(escapes)
+        cells: list[Cell] = []
+        place = 0
+        while place < len(data):
+            length = shift = 0
+            while True:
+                byte = data[place]
+                length += byte % 128 << shift
+                shift, place = shift + 7, place + 1
+                if byte < 128:
+                    break
+            if length == 0:
+                cells.append(None)
+                continue
+            end = place + length - 1
+            if end > len(data):
+                raise ValueError("cut off")
+            cells.append(data[place:end].decode("utf-8", "surrogatepass"))
+            place = end
+    except (zlib.error, IndexError, ValueError) as error:
+        raise StreamError("the escaped cells are damaged; get the stream again") from error
+    if len(cells) != count:
+        raise StreamError(f"there are {len(cells)} escaped cells for {count} places; the stream is of other data")
+    return cells

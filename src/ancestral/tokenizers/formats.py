@@ -1,0 +1,307 @@
+"""How the cells of a numeric or date column are written: string <-> integer, exactly."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ancestral.data.cells import datetime_cells, moments_of
+
+_NUMERAL = re.compile(r"([^0-9.+\-]{0,8}?)(-?)([0-9]+)(?:\.([0-9]+))?([^0-9.]{0,8})", re.DOTALL)
+_DIGITS = 17  # decimal digits that int64 holds with room to spare
+_MOST = 0.9  # share of the present cells that a format must write exactly to be chosen
+_DATE_FORMATS = (
+    ("%Y-%m-%d", "D"),
+    ("%d/%m/%Y", "D"),
+    ("%m/%d/%Y", "D"),
+    ("%d.%m.%Y", "D"),
+    ("%Y/%m/%d", "D"),
+    ("%Y-%m-%d %H:%M:%S", "s"),
+    ("%Y-%m-%dT%H:%M:%S", "s"),
+    ("%Y-%m-%dT%H:%M:%SZ", "s"),
+    ("%Y-%m-%d %H:%M", "s"),
+    ("%d/%m/%Y %H:%M", "s"),
+    ("%m/%d/%Y %H:%M", "s"),
+    ("%d/%m/%Y %H:%M:%S", "s"),
+    ("%m/%d/%Y %H:%M:%S", "s"),
+    ("%H:%M:%S", "s"),
+    ("%H:%M", "s"),
+    ("%Y-%m-%d %H:%M:%S.%f", "us"),
+    ("%Y-%m-%dT%H:%M:%S.%f", "us"),
+)
+_RADICES = {
+    "D": (7,),
+    "s": (60, 60, 24, 7),
+    "ms": (10, 100, 60, 60, 24, 7),
+    "us": (100, 100, 100, 60, 60, 24, 7),
+}
+_RADICES["ns"] = (10, 100, *_RADICES["us"])
+
+
+class Format(ABC):
+    """A family of strings, each of which stands for one int64.
+
+    The law: where :meth:`parse` says good, :meth:`write` of the integer gives the same string back.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def read(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Integers int64 ``[n]`` and a mask of the cells that have one, not yet checked by writing them."""
+
+    @abstractmethod
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        """The cells, object ``[n]`` of str, of int64 ``[n]``."""
+
+    @abstractmethod
+    def near(self, cell: str) -> str | None:
+        """The cell of this format that means the same as a differently written one, or None."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """JSON content; see :func:`from_state`."""
+
+    def radices(self) -> Iterator[int]:
+        """Sizes of the digits that make up a number, from the finest."""
+        return itertools.repeat(100)
+
+    def parse(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Integers int64 ``[n]`` and a mask of the cells that they write exactly."""
+        numbers, good = self.read(cells)
+        good = good.copy()  # pandas may give a view that it does not let one write to
+        if good.any():
+            good[good] = self.write(numbers[good]) == np.array([c for c, g in zip(cells, good) if g], dtype=object)
+        return numbers, good
+
+
+class DecimalFormat(Format):
+    """Numbers with up to ``places`` decimals between a fixed prefix and suffix, as in ``$12.50``.
+
+    Args:
+        places: decimals of the integer's scale.
+        least: decimals that are always written; further ones only where they are not trailing zeros.
+        width: digits before the point, padded by zeros.
+        prefix: text before the sign.
+        suffix: text after the number.
+    """
+
+    kind = "decimal"
+
+    def __init__(self, places: int, least: int, width: int = 1, prefix: str = "", suffix: str = "") -> None:
+        self.places, self.least, self.width, self.prefix, self.suffix = places, least, width, prefix, suffix
+
+    def read(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        numbers = np.zeros(len(cells), dtype=np.int64)
+        good = np.zeros(len(cells), dtype=bool)
+        for i, cell in enumerate(cells):
+            match = _NUMERAL.fullmatch(cell)
+            if match is None or match[1] != self.prefix or match[5] != self.suffix:
+                continue
+            fraction = match[4] or ""
+            if len(fraction) <= self.places and len(match[3]) + self.places <= _DIGITS + 1:
+                numbers[i] = int(match[2] + match[3] + fraction.ljust(self.places, "0"))
+                good[i] = True
+        return numbers, good
+
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        out = np.empty(len(numbers), dtype=object)
+        for i, number in enumerate(numbers.tolist()):
+            digits = str(abs(number)).rjust(self.places + 1, "0")
+            cut = len(digits) - self.places
+            fraction = digits[cut:].rstrip("0").ljust(self.least, "0")
+            whole = digits[:cut].rjust(self.width, "0")
+            point = "." if fraction else ""
+            out[i] = f"{self.prefix}{'-' if number < 0 else ''}{whole}{point}{fraction}{self.suffix}"
+        return out
+
+    def near(self, cell: str) -> str | None:
+        try:
+            scaled = Decimal(cell.strip()).scaleb(self.places)
+            if scaled != scaled.to_integral_value() or abs(scaled) >= 10 ** (_DIGITS + 1):
+                return None
+        except (InvalidOperation, OverflowError):
+            return None
+        return str(self.write(np.array([int(scaled)], dtype=np.int64))[0])
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "places": self.places,
+            "least": self.least,
+            "width": self.width,
+            "prefix": self.prefix,
+            "suffix": self.suffix,
+        }
+
+
+class FloatFormat(Format):
+    """64-bit floating-point numbers in their shortest digits, in the order of the real line.
+
+    The integer is the number's bit pattern, mirrored for negative numbers.
+    """
+
+    kind = "float"
+
+    def read(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        values = np.full(len(cells), np.nan)
+        for i, cell in enumerate(cells):
+            try:
+                values[i] = float(cell)
+            except ValueError:
+                continue
+        bits = values.view(np.int64)
+        numbers = np.where(bits >= 0, bits, -(bits & np.int64(2**63 - 1)) - 1)
+        return numbers, np.isfinite(values)
+
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        numbers = np.asarray(numbers, dtype=np.int64)
+        bits = np.where(numbers >= 0, numbers, (-(numbers + 1)) | np.int64(-(2**63)))
+        out = np.empty(len(numbers), dtype=object)
+        out[:] = [repr(v) for v in bits.view(np.float64).tolist()]
+        return out
+
+    def near(self, cell: str) -> str | None:
+        try:
+            return repr(float(cell))
+        except ValueError:
+            return None
+
+    def radices(self) -> Iterator[int]:
+        return itertools.repeat(256)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+class DateFormat(Format):
+    """Dates and times.
+
+    Args:
+        pattern: that of ``strftime``, or ``"iso"`` for ISO 8601 as short as each moment allows (typed
+            columns).
+        unit: of the integer since 1970: ``D``, ``s``, ``ms``, ``us`` or ``ns``.
+    """
+
+    kind = "datetime"
+
+    def __init__(self, pattern: str, unit: str) -> None:
+        self.pattern, self.unit = pattern, unit
+
+    def read(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if self.pattern == "iso":
+            fine, good = moments_of(list(cells))
+            return fine.astype(f"M8[{self.unit}]").view(np.int64), good
+        import pandas as pd
+
+        parsed = pd.to_datetime(pd.Series(list(cells), dtype=object), format=self.pattern, errors="coerce")
+        good = parsed.notna().to_numpy()
+        moments = parsed.to_numpy().astype(f"M8[{self.unit}]")
+        return np.where(good, moments.view(np.int64), 0), good
+
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        moments = np.asarray(numbers, dtype=np.int64).view(f"M8[{self.unit}]")
+        if self.pattern == "iso":
+            return datetime_cells(moments)
+        import pandas as pd
+
+        unit = "us" if self.unit == "us" else "s"
+        return pd.Series(moments.astype(f"M8[{unit}]")).dt.strftime(self.pattern).to_numpy(dtype=object)
+
+    def near(self, cell: str) -> str | None:
+        import pandas as pd
+
+        moment = pd.to_datetime(pd.Series([cell], dtype=object), errors="coerce")
+        if bool(moment.isna()[0]):
+            return None
+        moments = moment.to_numpy().astype(f"M8[{self.unit}]")
+        return str(self.write(moments.view(np.int64))[0])
+
+    def radices(self) -> Iterator[int]:
+        return itertools.chain(_RADICES[self.unit], itertools.repeat(100))
+
+    def state(self) -> dict[str, Any]:
+        return {"pattern": self.pattern, "unit": self.unit}
+
+
+def from_state(state: dict[str, Any]) -> Format:
+    """The format that ``{"kind": ..., **state()}`` described."""
+    options = {k: v for k, v in state.items() if k != "kind"}
+    kinds: dict[str, Any] = {"decimal": DecimalFormat, "float": FloatFormat, "datetime": DateFormat}
+    return kinds[state["kind"]](**options)
+
+
+def infer(cells: list[str], counts: np.ndarray, spec: str) -> Format | None:
+    """The format that writes at least nine tenths of a column's cells exactly, or None.
+
+    Args:
+        cells: the distinct cells that are present.
+        counts: how often each occurs, int64.
+        spec: type of the column (``csv`` if it is only known as strings).
+    """
+    total = int(counts.sum())
+    if total == 0 or spec.startswith(("object", "str", "category", "bool")):
+        return None
+    if spec.startswith("datetime64"):
+        return _iso(cells)
+    best: Format | None = None
+    most = _MOST * total
+    for decimal in _decimals(cells, counts):
+        _, good = decimal.parse(cells)
+        covered = int(counts[good].sum())
+        if covered > most or (best is None and covered >= most):
+            best, most = decimal, covered
+    if best is not None:
+        return best
+    sample = cells[:: max(1, len(cells) // 50)]
+    others: list[Format] = [FloatFormat()]
+    if spec == "csv":
+        others += [DateFormat(pattern, unit) for pattern, unit in _DATE_FORMATS]
+    for candidate in others:
+        # A glance at a few cells spares parsing all of them in every pattern.
+        if candidate.parse(sample)[1].mean() > 0.5:
+            _, good = candidate.parse(cells)
+            if counts[good].sum() >= _MOST * total:
+                return candidate
+    return None
+
+
+def _decimals(cells: list[str], counts: np.ndarray) -> list[DecimalFormat]:
+    """Decimal formats that the column might be written in."""
+    affixes: Counter[tuple[str, str]] = Counter()
+    matches = []
+    for cell, count in zip(cells, counts.tolist()):
+        match = _NUMERAL.fullmatch(cell)
+        if match is not None:
+            affixes[match[1], match[5]] += count
+            matches.append(match)
+    if not affixes:
+        return []
+    prefix, suffix = affixes.most_common(1)[0][0]
+    matches = [m for m in matches if (m[1], m[5]) == (prefix, suffix)]
+    whole = {len(m[3]) for m in matches}
+    places = {len(m[4] or "") for m in matches}
+    most = min(max(places), _DIGITS - min(max(whole), _DIGITS))
+    widths = {1, max(whole)} if len(whole) == 1 else {1}
+    found = []
+    for width in sorted(widths):
+        for least in sorted({most, 0, min(1, most)}, reverse=True):
+            found.append(DecimalFormat(most, least, width, prefix, suffix))
+    return found
+
+
+def _iso(cells: list[str]) -> Format | None:
+    """The ISO format with the coarsest unit that holds all moments."""
+    moments, good = moments_of(cells)
+    if not good.all():
+        return None
+    for unit in ("D", "s", "ms", "us"):
+        if bool((moments.astype(f"M8[{unit}]").astype("M8[ns]") == moments).all()):
+            return DateFormat("iso", unit)
+    return DateFormat("iso", "ns")
