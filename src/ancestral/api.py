@@ -12,7 +12,7 @@ from ancestral.model import Model
 from ancestral.recipes.registry import find
 
 DEFAULTS = {
-    "images": "any-order",
+    "images": "conv-nade",
     "table": "any-order",
     "sequences": "any-order",
     "text": "gpt",

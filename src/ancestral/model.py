@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -12,72 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ancestral.data import Dataset, read
 from ancestral.decoding.complete import Completion, complete_values
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
 from ancestral.decoding.streams import continue_streams, stream_log_prob
 from ancestral.errors import DataError, UnsupportedError
-from ancestral.files import atomic_path
+from ancestral.fitting import Trainee, sources
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
+from ancestral.inputs import class_labels, split_gaps
 from ancestral.networks.base import Network
 from ancestral.noise import ITEM_STREAM, Noise, item_seeds
 from ancestral.order import NAMED, Order, OrderPolicy, resolve
+from ancestral.scores import LogProb
 from ancestral.space import Condition, Space
+from ancestral.storage import load_model, save_model
 from ancestral.tokenizers import Tokenizer
-from ancestral.version import __version__
 
 if TYPE_CHECKING:
     from ancestral.recipes.registry import Recipe
     from ancestral.training import History
-
-FORMAT = 1
-
-
-class LogProb(np.ndarray):
-    """Log-probabilities, float64 ``[n]`` in nats, one per item.
-
-    Attributes:
-        kind: "exact", "lower_bound" or "estimate".
-        scalars: int64 ``[n]``: numbers that each item consists of (pixels, bytes, cells).
-        per_site: float64 ``[n, N]`` where asked for, else None: the terms of the sum.
-    """
-
-    kind: str
-    scalars: np.ndarray
-    per_site: np.ndarray | None
-
-    def __new__(
-        cls, values: Any, kind: str = "exact", scalars: Any = None, per_site: np.ndarray | None = None
-    ) -> LogProb:
-        out = np.asarray(values, dtype=np.float64).view(cls)
-        out.kind, out.per_site = kind, per_site
-        out.scalars = np.ones(out.shape, np.int64) if scalars is None else np.asarray(scalars)
-        return out
-
-    def __array_finalize__(self, other: Any) -> None:
-        self.kind = getattr(other, "kind", "exact")
-        self.scalars = getattr(other, "scalars", np.ones(0, np.int64))
-        self.per_site = getattr(other, "per_site", None)
-
-    def bits_per_dim(self) -> float:
-        """Mean bits per scalar over all items."""
-        return float(-np.asarray(self).sum() / math.log(2) / max(int(self.scalars.sum()), 1))
-
-
-class _Trainee(nn.Module):
-    """What the training loop sees: a loss of batches."""
-
-    def __init__(self, generator: Generator):
-        super().__init__()
-        self.generator = generator
-
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator, progress: float) -> Tensor:
-        condition = Condition(label=batch.get("label"))
-        return self.generator.loss(batch["values"], condition, Noise(batch["item_seed"]), progress)
 
 
 class Model:
@@ -207,7 +162,7 @@ class Model:
             held = None if validation is None else self.read(validation, **(reading or {}))
         self.tokenizer.fit(dataset)
         self.build(seed=seed)
-        source, held_source = self._sources(dataset, held, share, seed)
+        source, held_source = sources(self.tokenizer, dataset, held, share, seed)
         given = {**self.training, **options}
         if not any(given.get(k) for k in ("steps", "minutes", "epochs")):
             given["minutes"] = 10.0
@@ -217,7 +172,7 @@ class Model:
         self.generator.train()
         try:
             self.history = train(
-                _Trainee(self.generator),
+                Trainee(self.generator),
                 source,
                 TrainConfig(**given),
                 validation=held_source,
@@ -226,44 +181,6 @@ class Model:
         finally:
             self.generator.eval()
         return self
-
-    def _sources(self, dataset: Dataset, held: Dataset | None, share: float, seed: int) -> tuple[Any, Any]:
-        from ancestral.training import Items, Windows
-
-        if self.tokenizer.streaming:
-            streams = self.tokenizer.streams(dataset)
-            joined = torch.cat(streams)
-            if len(joined) < self.space.n:
-                raise DataError(
-                    f"the text has {len(joined)} symbols, fewer than the model's window of {self.space.n}; give "
-                    "more text or a smaller length="
-                )
-            rest: Tensor | None = None
-            if held is not None:
-                rest = torch.cat(self.tokenizer.streams(held))
-            elif share:
-                cut = int(len(joined) * (1 - share))
-                if min(cut, len(joined) - cut) >= self.space.n:
-                    joined, rest = joined[:cut], joined[cut:]
-            windows = None
-            if rest is not None and len(rest) >= self.space.n:
-                whole = len(rest) // self.space.n
-                windows = Items(values=rest[: whole * self.space.n].reshape(whole, -1))
-            return Windows([joined], self.space.n, seed), windows
-
-        def items(part: Dataset) -> Any:
-            tensors = {"values": _compact(self.tokenizer.encode(part), self.space)}
-            if self.space.classes and part.labels is not None:
-                tensors["label"] = torch.from_numpy(part.labels)
-            return Items(**tensors)
-
-        if held is not None:
-            return items(dataset), items(held)
-        count = int(len(dataset) * share)
-        if count < 8:
-            return items(dataset), None
-        mixed = np.random.default_rng(seed).permutation(len(dataset))
-        return items(dataset.take(mixed[count:])), items(dataset.take(mixed[:count]))
 
     # -- verbs
 
@@ -302,7 +219,7 @@ class Model:
         """
         if n < 0:
             raise DataError(f"cannot draw {n} items; give n=0 or more")
-        labels = self._labels(label, n)
+        labels = class_labels(self.tokenizer, label, n)
         if guidance and labels is None:
             raise DataError("guidance strengthens a label, and none was given; add label=")
         if self.tokenizer.streaming:
@@ -366,7 +283,7 @@ class Model:
             sizes = [self.tokenizer.size(dataset, i) for i in range(len(streams))]
             return LogProb(total, self._kind(), sizes)
         values = self.tokenizer.encode(dataset)
-        labels = self._labels(dataset.labels if label is True else label, len(values))
+        labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
         chunks = []
         generator = self.generator
         with torch.no_grad():
@@ -435,8 +352,8 @@ class Model:
             prefixes = [s for s in self.tokenizer.streams(dataset) for _ in range(draws)]
             out = self._continue(prefixes, length or self.space.n, seed, 0, batch_size, options, as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
-        dataset, values, mask = self._gaps(data, known)
-        labels = self._labels(dataset.labels if label is True else label, len(values))
+        dataset, values, mask = split_gaps(self.tokenizer, data, known)
+        labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
         if draws > 1:
             values, mask = values.repeat_interleave(draws, 0), mask.repeat_interleave(draws, 0)
             labels = None if labels is None else labels.repeat_interleave(draws, 0)
@@ -498,67 +415,13 @@ class Model:
     # -- saving
 
     def save(self, path: str | Path) -> None:
-        """Write a folder: ``model.json`` (recipe, configuration, tokenizer) and ``weights.safetensors``.
-
-        Raises:
-            DataError: the place cannot be written.
-            UnsupportedError: the model was composed by hand, so that no recipe could rebuild it.
-        """
-        if self.recipe is None:
-            raise UnsupportedError(
-                "a model composed by hand cannot be saved, since nothing says how to rebuild it; put its composition "
-                "into a function marked @recipe and build it with that"
-            )
-        content = {
-            "format": FORMAT,
-            "ancestral": __version__,
-            "recipe": self.recipe.id if self.recipe.modality != "outside" else str(self.recipe.path),
-            "config": self.config,
-            "tokenizer": self.tokenizer.state(),
-            "space": self.generator.space.to_json(),
-        }
-        with atomic_path(path, directory=True) as folder:
-            text = json.dumps(content, indent=2, ensure_ascii=False)
-            (folder / "model.json").write_text(text + "\n", encoding="utf-8")
-            tensors = {k: v.detach().cpu().contiguous() for k, v in self.generator.state_dict().items()}
-            save_file(tensors, folder / "weights.safetensors")
+        """Write a folder; see :func:`ancestral.storage.save_model`."""
+        save_model(self, path)
 
     @classmethod
     def load(cls, path: str | Path, recipe: str | Path | None = None) -> Model:
-        """The model that :meth:`save` wrote.
-
-        Args:
-            path: the folder.
-            recipe: a Python file with the recipe, if it is not one of the package's.
-
-        Raises:
-            DataError: not such a folder, damaged, or of a newer version.
-        """
-        from ancestral.recipes.registry import find
-
-        path = Path(path)
-        try:
-            content = json.loads((path / "model.json").read_text(encoding="utf-8"))
-            weights = load_file(path / "weights.safetensors")
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is not a saved model: {Path(error.filename or path).name} is missing") from error
-        except Exception as error:  # unreadable JSON or safetensors raise errors of many kinds
-            raise DataError(f"the model in {path} is damaged and cannot be read: {error}") from error
-        if content.get("format") != FORMAT:
-            raise DataError(
-                f"the model in {path} has format {content.get('format')}, this version reads {FORMAT}; "
-                f"it was written by ancestral {content.get('ancestral')}"
-            )
-        try:
-            model = find(recipe or content["recipe"])(**_tupled(content["config"]))
-            model.tokenizer.load_state(content["tokenizer"])
-            model.build()
-            model.generator.load_state_dict(weights)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise DataError(
-                f"the model in {path} does not fit its recipe {content.get('recipe')!r}: {str(error)[:200]}"
-            ) from error
-        return model
+        """The model that :meth:`save` wrote; see :func:`ancestral.storage.load_model`."""
+        return load_model(path, recipe)
 
     # -- helpers
 
@@ -600,59 +463,6 @@ class Model:
                 "any-order can"
             )
         return found.to(self.device)
-
-    def _labels(self, label: Any, n: int) -> Tensor | None:
-        if label is None or label is False:
-            return None
-        classes = self.space.classes
-        if not classes:
-            raise DataError("this model knows no class labels; fit it on data that have them")
-        names = list(getattr(self.tokenizer, "classes", ()))
-        each = list(label) if isinstance(label, (list, tuple, np.ndarray, Tensor)) else [label] * n
-        if len(each) != n:
-            raise DataError(f"there are {len(each)} labels for {n} items; give one, or one per item")
-        found = []
-        for one in each:
-            number = names.index(str(one)) if str(one) in names else None
-            if number is None and not isinstance(one, str) and 0 <= int(one) < classes:
-                number = int(one)
-            if number is None:
-                raise DataError(
-                    f"there is no class {one!r}; the classes are {', '.join(names) or f'0 to {classes - 1}'}"
-                )
-            found.append(number)
-        return torch.tensor(found, dtype=torch.int64)
-
-    def _gaps(self, data: Any, known: Any) -> tuple[Dataset, Tensor, Tensor]:
-        """Dataset, values ``[n, N, *event]`` and known sites bool ``[n, N]`` of data with gaps."""
-        array = data if isinstance(data, np.ndarray) else None
-        if array is not None and self.tokenizer.modality == "images":
-            gaps = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else np.zeros(array.shape, bool)
-            plain = np.ma.getdata(array)
-            if plain.dtype.kind == "f":
-                gaps = gaps | np.isnan(plain)
-            if gaps.any():
-                data = np.where(gaps, 0, plain).astype(np.uint8)
-                known = ~gaps if known is None else np.asarray(known, bool) & ~gaps
-        dataset = self.read(data)
-        values = self.tokenizer.encode(dataset)
-        mask = self.tokenizer.known(dataset)
-        mask = mask.flatten(2).all(-1) if mask.dim() > 2 else mask
-        if known is not None:
-            shown = torch.as_tensor(np.asarray(known, bool))
-            n, shape = len(values), self.space.shape
-            if shown.dim() == len(shape) + 2 or (shown.dim() == len(shape) + 1 and shown.shape[0] != n):
-                shown = shown.all(-1)
-            if tuple(shown.shape) in (shape, (self.space.n,)):
-                shown = shown.reshape(1, -1).expand(n, -1)
-            elif tuple(shown.shape) in ((n, *shape), (n, self.space.n)):
-                shown = shown.reshape(n, -1)
-            else:
-                raise DataError(
-                    f"known= has the shape {tuple(shown.shape)}; give {shape} for all items or {(n, *shape)}"
-                )
-            mask = mask & shown
-        return dataset, values, mask
 
     def _complete(
         self,
@@ -711,13 +521,6 @@ def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield a, min(n, a + size)
 
 
-def _compact(values: Tensor, space: Space) -> Tensor:
-    """Small categories in small integers, to hold large data in memory."""
-    if not space.discrete:
-        return values
-    return values.to(torch.uint8 if space.largest <= 256 else torch.int32)
-
-
 def _pack(side: dict[str, Any]) -> bytes:
     text = json.dumps(side, ensure_ascii=False).encode()
     return len(text).to_bytes(4, "little") + text
@@ -726,10 +529,3 @@ def _pack(side: dict[str, Any]) -> bytes:
 def _unpack(packed: bytes) -> tuple[dict[str, Any], bytes]:
     size = int.from_bytes(packed[:4], "little")
     return json.loads(packed[4 : 4 + size]), packed[4 + size :]
-
-
-def _tupled(content: Any) -> Any:
-    """JSON lists back to the tuples that recipes take."""
-    if isinstance(content, dict):
-        return {k: _tupled(v) for k, v in content.items()}
-    return tuple(_tupled(v) for v in content) if isinstance(content, list) else content

@@ -39,6 +39,24 @@ def hash64(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
+def _inverse_shift(x: Tensor, bits: int) -> Tensor:
+    """The y with ``y ^ (y >>> bits) == x``."""
+    y = x
+    for _ in range(64 // bits):
+        y = x ^ _shift(y, bits)
+    return y
+
+
+_FIRST_INVERSE = _signed(pow(0xBF58476D1CE4E5B9, -1, 1 << 64))
+_SECOND_INVERSE = _signed(pow(0x94D049BB133111EB, -1, 1 << 64))
+
+
+def unhash64(x: Tensor) -> Tensor:
+    """The inverse of :func:`hash64`."""
+    x = _inverse_shift(_inverse_shift(x, 31) * _SECOND_INVERSE, 27) * _FIRST_INVERSE
+    return _inverse_shift(x, 30) - _GOLDEN
+
+
 def item_seeds(seed: int, items: Tensor) -> Tensor:
     """One seed per item: int64 ``[B]`` from a base ``seed`` and the items' numbers, int64 ``[B]``."""
     base = hash64(torch.tensor(_signed(seed & ((1 << 64) - 1)), dtype=torch.int64))
@@ -77,6 +95,18 @@ class Noise:
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in the open interval (0, 1), float64 ``[B, *shape]``."""
         return (_shift(self.bits(*shape), 12).to(torch.float64) + 0.5) * 2.0**-52
+
+    def stratified(self) -> Tensor:
+        """One uniform per item that is spread evenly over items with consecutive numbers: float64 ``[B, 1]``.
+
+        The radical inverse in base 2 of the item's number, digitally shifted by the base seed (a van der Corput
+        sequence): among ``2^k`` items in a row each interval of length ``2^-k`` is met about once, yet an item's
+        number depends on its own seed only. Repeated calls give the same numbers.
+        """
+        number = unhash64(self.seeds)
+        place = torch.arange(52, dtype=torch.int64, device=number.device)
+        bit = ((number[:, None] >> place) & 1).to(torch.float64)
+        return ((bit * 2.0 ** -(place + 1)).sum(1, keepdim=True) + 2.0**-53).to(torch.float64)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float64 ``[B, *shape]``."""

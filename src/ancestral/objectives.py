@@ -34,10 +34,17 @@ class MaskedLikelihood:
         weighting: "bound" takes each item's mean over its hidden sites, which with "uniform" is an unbiased
             estimate of the negative bound per site (ARDM: Hoogeboom et al. 2021, arXiv:2110.02037, eq. 5);
             "mean" takes the mean over all hidden sites of the batch.
+        prefixes: share of items whose known sites are the first of the scoring order; they train the model for
+            the very masks that exact scores, samples and codes meet.
     """
 
-    def __init__(self, ratio: Literal["uniform", "cosine"] = "uniform", weighting: Literal["bound", "mean"] = "bound"):
-        self.ratio, self.weighting = ratio, weighting
+    def __init__(
+        self,
+        ratio: Literal["uniform", "cosine"] = "uniform",
+        weighting: Literal["bound", "mean"] = "bound",
+        prefixes: float = 0.0,
+    ):
+        self.ratio, self.weighting, self.prefixes = ratio, weighting, prefixes
 
     def hidden(self, noise: Noise, n: int) -> Tensor:
         """Which sites are hidden: bool ``[B, N]``, at least one per item."""
@@ -52,6 +59,10 @@ class MaskedLikelihood:
         """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
         n = generator.space.n
         hidden = self.hidden(noise, n)
+        if self.prefixes:
+            rank = generator.order.scoring().to(values.device).rank
+            later = rank >= (noise.uniform(1) * n).floor()
+            hidden = torch.where(noise.uniform(1) < self.prefixes, later, hidden)
         each = generator.observe(values, ~hidden, condition).log_prob(values)
         each = torch.where(hidden, each, 0.0)
         per_site = generator.space.scalars / n
@@ -70,10 +81,12 @@ class AbsorbingDiffusion:
     Args:
         schedule: "linear" ``alpha = 1 - t`` or "cosine" ``alpha = 1 - cos(pi/2 (1 - t))``.
         smallest: t is drawn from ``[smallest, 1]``; hidden shares below it are not sampled.
+        even: times are spread evenly over consecutive items rather than drawn independently, which lowers the
+            variance of a batch's loss (low-discrepancy sampling: Kingma et al. 2021, arXiv:2107.00630, app. I.1).
     """
 
-    def __init__(self, schedule: Literal["linear", "cosine"] = "cosine", smallest: float = 1e-3):
-        self.schedule, self.smallest = schedule, smallest
+    def __init__(self, schedule: Literal["linear", "cosine"] = "cosine", smallest: float = 1e-3, even: bool = True):
+        self.schedule, self.smallest, self.even = schedule, smallest, even
 
     def alpha(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``alpha(t)`` and the weight ``-alpha'(t) / (1 - alpha(t))``, elementwise."""
@@ -91,5 +104,6 @@ class AbsorbingDiffusion:
 
     def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
         """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
-        t = self.smallest + (1 - self.smallest) * noise.uniform(1)
+        u = noise.stratified() if self.even else noise.uniform(1)
+        t = self.smallest + (1 - self.smallest) * u
         return self.estimate(generator, values, condition, noise, t).mean() / generator.space.scalars

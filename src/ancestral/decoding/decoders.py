@@ -73,10 +73,16 @@ class Ancestral:
             count = int(request.known[0].sum())
             if not bool((request.known.sum(1) == count).all()):
                 raise ValueError("items of one request must have equally many known sites")
-            order, known_sets = order.given(request.known), count
-            if known_sets == order.n_sets:
+            if count == generator.space.n:
                 assert request.given is not None
                 return request.given.clone()
+            # Known sites that are the first sets of the order leave it as it is: the sets of a parallel order
+            # keep seeing what they saw in training. Otherwise the known sites come first, one by one.
+            leading = int(order.set_of_place[count])
+            if bool(((order.rank < leading) == request.known).all()):
+                known_sets = leading
+            else:
+                order, known_sets = order.given(request.known), count
         return walk(
             generator,
             Draw(request.noise, **request.options),

@@ -34,7 +34,8 @@ class NestedDistribution(Distribution):
 
     def log_prob(self, values: Tensor) -> Tensor:
         b, s = values.shape[:2]
-        inner = values.reshape(b * s, self.generator.space.n)
+        space = self.generator.space
+        inner = values.reshape(b * s, space.n, *space.event)
         condition = Condition(vector=self.features.reshape(b * s, -1))
         return self.generator.log_prob(inner, condition=condition).sum(-1).reshape(b, s)
 
@@ -46,7 +47,7 @@ class NestedDistribution(Distribution):
         from ancestral.decoding.walk import Sites, walk
 
         b, s, d = self.features.shape
-        n = self.generator.space.n
+        space = self.generator.space
         condition = Condition(vector=self.features.reshape(b * s, d))
         base = None
         if self.base is not None:
@@ -57,7 +58,7 @@ class NestedDistribution(Distribution):
             b * s,
             self.generator.order.scoring(),
             condition,
-            given=None if given is None else given.reshape(b * s, n),
+            given=None if given is None else given.reshape(b * s, space.n, *space.event),
             alive=None if alive is None else alive.reshape(b * s),
             base=base,
         )

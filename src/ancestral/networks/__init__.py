@@ -1,13 +1,24 @@
 """Networks: what may each site see?"""
 
 from ancestral.networks.base import Cache, Network, SequenceNetwork
+from ancestral.networks.convolution import GatedConvolution
+from ancestral.networks.masked_convolution import MaskedConvolution
+from ancestral.networks.masked_dense import MADE, NADE, DeepNADE
+from ancestral.networks.recurrent import Mamba, Recurrent
 from ancestral.networks.transformer import CausalTransformer, MaskedTransformer, QueryTransformer
 
 __all__ = [
+    "MADE",
+    "NADE",
     "Cache",
     "CausalTransformer",
+    "DeepNADE",
+    "GatedConvolution",
+    "Mamba",
+    "MaskedConvolution",
     "MaskedTransformer",
     "Network",
     "QueryTransformer",
+    "Recurrent",
     "SequenceNetwork",
 ]

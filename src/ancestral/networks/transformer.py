@@ -164,6 +164,8 @@ class CausalTransformer(SequenceNetwork):
         dropout: share of attention weights and activations dropped in training.
         targets: learned positions of the fed and of the predicted site are added to the input.
         rotary: rotary embedding of the predicted site's coordinates.
+        blind: sites of one set do not see each other's inputs, so that each gets the features that it would
+            have if it were drawn alone (sigma-GPT's proposals).
     """
 
     def __init__(
@@ -174,8 +176,10 @@ class CausalTransformer(SequenceNetwork):
         dropout: float = 0.0,
         targets: bool = True,
         rotary: bool = True,
+        blind: bool = False,
     ):
         super().__init__(width, targets)
+        self.blind = blind
         self.depth, self.heads, self.dropout, self.rotary = (
             depth,
             heads or default_heads(width),
@@ -203,7 +207,10 @@ class CausalTransformer(SequenceNetwork):
         mask = None
         if not order.sequential:
             of = order.set_of_place.to(inputs.device)
-            if begin == 0 or of[begin] != of[end - 1]:
+            if self.blind:
+                place = torch.arange(end, device=inputs.device)
+                mask = (of[None, :end] < of[begin:end, None]) | (place[None] == place[begin:, None])
+            elif begin == 0 or of[begin] != of[end - 1]:
                 mask = of[None, :end] <= of[begin:end, None]
         elif begin > 0 and end - begin > 1:
             mask = (

@@ -1,0 +1,288 @@
+"""What the command line needs to read its arguments and to print its answers; imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ancestral.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ancestral.data import Dataset
+    from ancestral.model import Model
+
+
+# -- arguments
+
+
+def literal(text: str) -> Any:
+    """The value that ``text`` writes: JSON, a Python literal, or else the text itself."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return text
+
+
+def settings(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
+    """``name=value`` pairs as a dict of unparsed values.
+
+    Raises:
+        DataError: a pair without ``=``, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise DataError(f"{flag} {pair!r} is not of the form name=value; write for instance {flag} width=256")
+        if name in found:
+            raise DataError(f"{flag} gives {name!r} twice; give it once")
+        found[name] = value
+    return found
+
+
+def typed(name: str, text: str, default: Any) -> Any:
+    """The value of the setting ``name``, insisted to be of the kind of its ``default`` where that tells.
+
+    Raises:
+        DataError: a value of another kind.
+    """
+    if isinstance(default, str):
+        return text
+    value = literal(text)
+    if default is None or default is inspect.Parameter.empty:
+        return value
+    kinds: dict[type, tuple[str, tuple[type, ...]]] = {
+        bool: ("true or false", (bool,)),
+        int: ("a whole number", (int,)),
+        float: ("a number", (int, float)),
+        tuple: ("a list such as [1,2,4]", (list, tuple)),
+        list: ("a list such as [1,2,4]", (list, tuple)),
+    }
+    words, kind = kinds.get(type(default), ("", ()))
+    if isinstance(value, str) and value.lower() in ("true", "false") and type(default) is bool:
+        value = value.lower() == "true"
+    if words and (not isinstance(value, kind) or (isinstance(value, bool) and type(default) is not bool)):
+        raise DataError(f"{name}={text!r} is not {words}; its default is {default!r}")
+    return tuple(value) if isinstance(value, list) and isinstance(default, tuple) else value
+
+
+def choose(pairs: Sequence[str], groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Typed settings, each of which must be a name of one of the ``groups`` (title: name: default).
+
+    Raises:
+        DataError: an unknown name; close ones are suggested and all are listed.
+    """
+    defaults: dict[str, Any] = {}
+    for names in groups.values():
+        for name, default in names.items():
+            defaults.setdefault(name, default)
+    out = {}
+    for name, text in settings(pairs).items():
+        if name not in defaults:
+            close = difflib.get_close_matches(name, defaults, 1, 0.6)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            known = "; ".join(f"{title}: {', '.join(names)}" for title, names in groups.items() if names)
+            raise DataError(f"there is no setting {name!r}{hint}; there are, {known}")
+        out[name] = typed(name, text, defaults[name])
+    return out
+
+
+def reader_options(modality: str) -> dict[str, Any]:
+    """Name and default of the reader's options."""
+    from ancestral import data
+
+    kinds = {"images": data.Images, "table": data.Table, "sequences": data.Sequences}
+    reader = kinds.get(modality, data.Text).read  # type: ignore[attr-defined]
+    return {n: p.default for n, p in inspect.signature(reader).parameters.items() if n != "source"}
+
+
+def read_for(model: Model, data: Path, pairs: Sequence[str]) -> Dataset:
+    """Data of the model's modality, read with the options that ``--set`` gave."""
+    kind = model.tokenizer.modality
+    return model.read(data, **choose(pairs, {f"of reading {kind}": reader_options(kind)}))
+
+
+def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "") -> None:
+    """Make sure, before the work starts, that ``target`` can be written.
+
+    Args:
+        target: file or folder to be written later.
+        folder: whether it will be a folder, which replaces the one that is there as a whole.
+        overwrite: whether what is there may be replaced.
+        ours: name of a file that marks a folder as one that we wrote, which may then be replaced.
+
+    Raises:
+        DataError: it cannot, or a folder that may hold somebody's files would be replaced.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".ancestral.", dir=target.parent):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"cannot write {target}: {error.strerror or error}; choose a folder you may write to"
+        ) from error
+    if folder and target.exists():
+        if not target.is_dir():
+            raise DataError(f"cannot write the folder {target}: a file of that name exists; choose another --out")
+        if any(target.iterdir()) and not overwrite and not (ours and (target / ours).is_file()):
+            raise DataError(
+                f"the folder {target} exists and is not empty; choose another --out, or add --overwrite to "
+                "replace it with all that is in it"
+            )
+    elif target.is_dir():
+        raise DataError(f"cannot write the file {target}: it is a folder; give a file name with --out")
+
+
+def label_of(model: Model, text: str | None) -> Any:
+    """The class that ``text`` names: a class's name, its number, or ``own`` for the data's own labels."""
+    if text is None or text in model.tokenizer.classes:
+        return text
+    if text == "own":
+        return True
+    return int(text) if text.isdigit() else text
+
+
+def known_mask(model: Model, text: str) -> Any:
+    """Known sites from a word (top, bottom, left, right), columns' names, or a mask file.
+
+    Raises:
+        DataError: none of these.
+    """
+    import numpy as np
+
+    shape = model.space.shape
+    if text in ("top", "bottom", "left", "right"):
+        if len(shape) != 2:
+            raise DataError(f"--known {text} is for images; this model's sites have the shape {shape}")
+        mask = np.zeros(shape, bool)
+        height, width = shape
+        where = {
+            "top": np.s_[: height // 2, :],
+            "bottom": np.s_[height - height // 2 :, :],
+            "left": np.s_[:, : width // 2],
+            "right": np.s_[:, width - width // 2 :],
+        }
+        mask[where[text]] = True
+        return mask
+    columns: dict[str, Any] | None = getattr(model.tokenizer, "columns", None)
+    if columns is not None and not Path(text).is_file():
+        chosen = np.zeros(model.space.n, bool)
+        for name in (part.strip() for part in text.split(",")):
+            if name not in columns:
+                raise DataError(f"there is no column {name!r} to be known; there are {', '.join(columns)}")
+            chosen[columns[name]] = True
+        return chosen
+    path = Path(text)
+    if not path.is_file():
+        raise DataError(
+            f"--known {text!r} is no mask; give top, bottom, left, right, column names, or a .npy or image file"
+        )
+    if path.suffix.lower() == ".npy":
+        try:
+            return np.asarray(np.load(path, allow_pickle=False)).astype(bool)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"the mask {path} is not a readable .npy file; save it with numpy.save") from error
+    from ancestral.data import Images
+
+    return Images.read(path, channels=1).pixels[0, ..., 0] > 127
+
+
+# -- answers
+
+
+def bytes_of(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def human(count: float) -> str:
+    """A number of bytes as people write it."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""
+
+
+def stdout() -> Console:
+    """Where answers go."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def facts(rows: Sequence[tuple[str, Any]]) -> None:
+    """Print name and value pairs in two columns."""
+    from rich.markup import escape
+
+    console = stdout()
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(f"[dim]{escape(name):<{width}}[/dim]  {escape(str(value))}")
+
+
+def emit(content: Any) -> None:
+    """Print JSON for scripts; numbers that JSON lacks become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        if hasattr(value, "tolist"):
+            return plain(value.tolist())
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        if value is None or isinstance(value, (str, int, float, bool)):
+            return value
+        return str(value)
+
+    print(json.dumps(plain(content), indent=2, ensure_ascii=False))
+
+
+def show(dataset: Dataset) -> None:
+    """Print items of text, tables and sequences as they are."""
+    if dataset.modality == "table":
+        sys.stdout.write(dataset.native().to_csv(index=False))
+        return
+    if dataset.modality == "sequences":
+        for item in dataset.native():
+            print(" ".join(map(str, item)))
+        return
+    payloads = getattr(dataset, "payloads", [])
+    for i, payload in enumerate(payloads):
+        if len(payloads) > 1:
+            print(f"--- {i + 1} of {len(payloads)} ---")
+        print(payload.decode("utf-8", errors="replace"))
+
+
+def write(dataset: Dataset, target: Path) -> str:
+    """Write items to ``target`` and say in words what was written; several images on one .png make a sheet."""
+    if dataset.modality == "images" and target.suffix.lower() == ".png" and len(dataset) != 1:
+        from ancestral.evaluation.pictures import sheet
+        from ancestral.files import atomic_path
+
+        if len(dataset) == 0:
+            raise DataError(f"{target} cannot show 0 images; draw at least one")
+        with atomic_path(target) as path:
+            sheet(dataset).save(path, format="PNG", optimize=True)  # type: ignore[arg-type]
+        return f"{len(dataset)} images on one sheet, {target} (a folder or .npz keeps each as it is)"
+    dataset.save(target)
+    noun = {"images": "image", "table": "row", "sequences": "sequence"}.get(dataset.modality, "text")
+    return f"{len(dataset)} {noun}{'' if len(dataset) == 1 else 's'} in {target}"

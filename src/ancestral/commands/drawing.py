@@ -1,0 +1,180 @@
+"""Commands that draw: sample, complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from ancestral.commands.arguments import Data, MaybeFloat, MaybeInt, MaybeText, Saved, Settings
+from ancestral.errors import DataError
+
+
+def sample(
+    model: Positional[Saved],
+    n: Annotated[int, arg(aliases=["-n"])] = 16,
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(optional)")] = None,
+    label: MaybeText = None,
+    given: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="COLUMN=VALUE|TEXT")] = (),
+    seed: int = 0,
+    first: int = 0,
+    length: MaybeInt = None,
+    order: MaybeText = None,
+    guidance: float = 0.0,
+    temperature: MaybeFloat = None,
+    top_k: MaybeInt = None,
+    top_p: MaybeFloat = None,
+    min_p: MaybeFloat = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Draw new items from a model.
+
+    Args:
+        model: a saved model.
+        n: how many items.
+        out: where to write them: a folder, .npz, .csv, .parquet, .jsonl, .txt ...; a .png shows all images on
+            one sheet. By default tables and text are printed, and images are put on samples.png.
+        label: the class to draw, by name or number.
+        given: what every item shall have: a table's column and value (repeat it for several), or the beginning
+            of a text or sequence.
+        seed: item i depends on the seed and i only.
+        first: number of the first item, to go on where an earlier call ended.
+        length: symbols to draw, for models of running text.
+        order: draw in this order (raster, reverse, random ...) rather than the model's own.
+        guidance: strengthen the label by this scale (classifier-free guidance).
+        temperature: below 1 for safer, above 1 for bolder items.
+        top_k: draw among the k likeliest values only.
+        top_p: draw among the likeliest values of this total probability only.
+        min_p: drop values less likely than this share of the likeliest.
+        overwrite: replace a folder that is not empty.
+        json: print the items (or where they were written) as JSON.
+    """
+    from ancestral.api import load
+    from ancestral.commands import console
+
+    loaded = load(model)
+    images = loaded.tokenizer.modality == "images"
+    target = out or (Path("samples.png") if images else None)
+    if target is not None:
+        console.reserve(target, folder=not target.suffix, overwrite=overwrite)
+    options = _drawing(temperature, top_k, top_p, min_p)
+    common: dict[str, Any] = {"seed": seed, "order": order, "guidance": guidance, "as_dataset": True, **options}
+    if loaded.tokenizer.streaming:
+        common = {"seed": seed, "as_dataset": True, "length": length, **options}
+    if loaded.tokenizer.streaming and given:
+        drawn = loaded.complete([" ".join(given)], draws=n, **common)
+    else:
+        if images and given:
+            raise DataError("parts of images are given by `ancestral complete MODEL IMAGE --known top`")
+        start: Any = None
+        if given and loaded.tokenizer.modality == "table":
+            start = console.settings(given, "--given")
+        elif given:
+            parsed = console.literal(" ".join(given))
+            start = parsed if isinstance(parsed, list) else " ".join(given).split()
+        drawn = loaded.sample(n, label=console.label_of(loaded, label), given=start, first=first, **common)
+    written = None if target is None else console.write(drawn, target)
+    if json:
+        items = None if images else _plain(drawn)
+        console.emit({"n": len(drawn), "seed": seed, "out": target, **({} if images else {"items": items})})
+    elif written is not None:
+        console.stdout().print(written, markup=False)
+    else:
+        console.show(drawn)
+
+
+def complete(
+    model: Positional[Saved],
+    data: Positional[Data],
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(optional)")] = None,
+    known: MaybeText = None,
+    draws: Annotated[int, arg(aliases=["-k"])] = 1,
+    label: MaybeText = None,
+    seed: int = 0,
+    length: MaybeInt = None,
+    guidance: float = 0.0,
+    temperature: MaybeFloat = None,
+    top_k: MaybeInt = None,
+    top_p: MaybeFloat = None,
+    min_p: MaybeFloat = None,
+    set_: Settings = (),
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Fill in what is missing: impute empty cells, inpaint images, continue texts.
+
+    Args:
+        model: a saved model.
+        data: items with gaps: a table with empty cells, images (with --known), texts to continue.
+        out: where to write the completed items; by default tables and text are printed, and images are put on
+            completed.png.
+        known: what is known: top, bottom, left or right half of images, columns of a table (age,sex), or a mask
+            (.npy, or an image that is white where known).
+        draws: completions per item, next to each other.
+        label: the class of the items, by name or number; `own` takes each item's own label.
+        seed: the same seed gives the same completions.
+        length: symbols to add, for models of running text.
+        guidance: strengthen the label by this scale (classifier-free guidance).
+        temperature: below 1 for safer, above 1 for bolder draws.
+        top_k: draw among the k likeliest values only.
+        top_p: draw among the likeliest values of this total probability only.
+        min_p: drop values less likely than this share of the likeliest.
+        set_: an option of the reader (size=32).
+        overwrite: replace a folder that is not empty.
+        json: print the items (or where they were written) as JSON.
+    """
+    from ancestral.api import load
+    from ancestral.commands import console
+
+    loaded = load(model)
+    images = loaded.tokenizer.modality == "images"
+    target = out or (Path("completed.png") if images else None)
+    if target is not None:
+        console.reserve(target, folder=not target.suffix, overwrite=overwrite)
+    dataset = console.read_for(loaded, data, set_)
+    if images and known is None:
+        raise DataError("image files have no gaps of their own; say what is known, for instance --known top")
+    done, details = loaded.complete(
+        dataset,
+        known=None if known is None else console.known_mask(loaded, known),
+        draws=draws,
+        label=console.label_of(loaded, label),
+        seed=seed,
+        length=length,
+        guidance=guidance,
+        as_dataset=True,
+        details=True,
+        **_drawing(temperature, top_k, top_p, min_p),
+    )
+    written = None if target is None else console.write(done, target)
+    if json:
+        content = {"n": len(done), "draws": draws, "method": details.method, "out": target}
+        console.emit(content if images else {**content, "items": _plain(done)})
+    elif written is not None:
+        words = {
+            "exact": "conditioned exactly (any-order model)",
+            "prefix": "conditioned exactly (what is known comes first)",
+            "importance": "conditioned approximately, by importance resampling",
+        }
+        console.stdout().print(f"{written}; {words.get(details.method, details.method)}", markup=False)
+    else:
+        console.show(done)
+
+
+def _drawing(*values: float | int | None) -> dict[str, Any]:
+    names = ("temperature", "top_k", "top_p", "min_p")
+    given = {name: value for name, value in zip(names, values) if value is not None}
+    limits = {"temperature": (0, None), "top_k": (1, None), "top_p": (0, 1), "min_p": (0, 1)}
+    for name, value in given.items():
+        low, high = limits[name]
+        if value < low or (high is not None and value > high):
+            span = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise DataError(f"--{name.replace('_', '-')} {value} must be {span}")
+    return given
+
+
+def _plain(dataset: Any) -> Any:
+    native = dataset.native()
+    return native.astype(object).to_dict("records") if hasattr(native, "to_dict") else native

@@ -1,0 +1,205 @@
+"""Commands that measure: score, compress, decompress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from ancestral.commands.arguments import Data, MaybeText, Saved, Settings
+from ancestral.errors import DataError
+
+
+def score(
+    model: Positional[Saved],
+    data: Positional[Data],
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="SCORES.csv", help_behavior_hint="(optional)")] = None,
+    per_site: bool = False,
+    label: MaybeText = None,
+    order: MaybeText = None,
+    bound: int = 0,
+    set_: Settings = (),
+    json: bool = False,
+) -> None:
+    """Tell how probable items are: bits per dimension, and a score for each item.
+
+    Args:
+        model: a saved model.
+        data: items of the kind that the model was fitted on.
+        out: write one row per item: a .csv, or a .npz for arrays.
+        per_site: also write the bits of every site (pixel, column, symbol); needs --out.
+        label: score given this class; `own` takes each item's own label. By default labels are withheld.
+        order: score under this order (raster, reverse, random ...) rather than the model's own.
+        bound: if positive, average over so many random orders: a lower bound for any-order models.
+        set_: an option of the reader (size=32).
+        json: print the summary as JSON.
+    """
+    import math
+
+    import numpy as np
+
+    from ancestral.api import load
+    from ancestral.commands import console
+
+    if per_site and out is None:
+        raise DataError("--per-site writes one number per site to a file; add --out scores.csv or scores.npz")
+    if out is not None:
+        if out.suffix.lower() not in (".csv", ".npz"):
+            raise DataError(f"scores are written as .csv or .npz, not as {out.name}; change --out")
+        console.reserve(out, folder=False)
+    loaded = load(model)
+    dataset = console.read_for(loaded, data, set_)
+    result = loaded.log_prob(
+        dataset, label=console.label_of(loaded, label), order=order, bound=bound, per_site=per_site
+    )
+    if per_site and result.per_site is None:
+        raise DataError("a model of running text has no fixed sites; leave out --per-site")
+    nats = np.asarray(result)
+    bits = -nats / math.log(2)
+    if out is not None:
+        _write_scores(out, dataset, bits, result)
+    summary = {
+        "items": len(nats),
+        "bits_per_dim": result.bits_per_dim(),
+        "kind": result.kind,
+        "mean_nats": float(nats.mean()),
+        "dimensions": int(np.asarray(result.scalars).sum()),
+        "out": out,
+    }
+    if json:
+        console.emit(summary)
+        return
+    words = {
+        "exact": "exact",
+        "lower_bound": "an upper bound, since log p is a lower bound",
+        "estimate": "an estimate",
+    }
+    rows = [
+        ("items", f"{len(nats)} ({summary['dimensions']:,} dimensions)"),
+        ("bits per dimension", f"{summary['bits_per_dim']:.4f} ({words[result.kind]})"),
+        ("bits per item", f"{bits.mean():.1f} on average, {bits.min():.1f} to {bits.max():.1f}"),
+    ]
+    console.facts(rows + ([("written to", out)] if out is not None else []))
+
+
+def compress(
+    model: Positional[Saved],
+    data: Positional[Data],
+    out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE.anc", help_behavior_hint="(optional)")] = None,
+    verify: bool = False,
+    set_: Settings = (),
+    json: bool = False,
+) -> None:
+    """Compress data without loss, to about -log2 p bits.
+
+    Args:
+        model: a saved model; decompressing needs the same one.
+        data: items of the kind that the model was fitted on.
+        out: the compressed file; by default DATA's name with .anc, in this folder.
+        verify: decompress again and compare before writing.
+        set_: an option of the reader (size=32).
+        json: print the summary as JSON.
+    """
+    import time
+
+    from ancestral.api import load
+    from ancestral.commands import console
+    from ancestral.files import atomic_path
+
+    target = out or Path(data.resolve().name.split(".")[0] + ".anc")
+    console.reserve(target, folder=False)
+    loaded = load(model)
+    dataset = console.read_for(loaded, data, set_)
+    before = console.bytes_of(data)
+    started = time.perf_counter()
+    blob = loaded.compress(dataset)
+    seconds = time.perf_counter() - started
+    if verify and not _same(loaded.decompress(blob, as_dataset=True), dataset):
+        raise DataError(f"decompressing did not give back {data}; nothing was written, please report this")
+    with atomic_path(target) as path:
+        path.write_bytes(blob)
+    dims = sum(loaded.tokenizer.size(dataset, i) for i in range(len(dataset)))
+    rate = 8 * len(blob) / max(dims, 1)
+    if json:
+        content = {"out": target, "bytes_before": before, "bytes_after": len(blob), "bits_per_dim": rate}
+        console.emit({**content, "ratio": before / len(blob), "seconds": seconds, "verified": verify})
+        return
+    console.facts(
+        [
+            ("before", f"{console.human(before)} ({data})"),
+            ("after", f"{console.human(len(blob))} ({target})"),
+            ("ratio", f"{before / len(blob):.2f}, {rate:.4f} bits per dimension"),
+            ("time", f"{seconds:.1f} s" + (", round trip verified" if verify else "")),
+        ]
+    )
+
+
+def decompress(
+    model: Positional[Saved],
+    data: Positional[Annotated[Path, arg(metavar="FILE.anc")]],
+    out: Annotated[Path, arg(aliases=["-o"], metavar="PATH")],
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Give back, bit for bit, what was compressed.
+
+    Args:
+        model: the model that compressed it.
+        data: a compressed file.
+        out: where to write the items: a folder, or a file whose suffix names the format.
+        overwrite: replace a folder that is not empty.
+        json: print the summary as JSON.
+    """
+    from ancestral.api import load
+    from ancestral.commands import console
+    from ancestral.data.base import existing, read_bytes
+
+    console.reserve(out, folder=not out.suffix, overwrite=overwrite)
+    if existing(data).is_dir():
+        raise DataError(f"{data} is a folder; give the one file that `ancestral compress` wrote")
+    blob = read_bytes(data)
+    dataset = load(model).decompress(blob, as_dataset=True)
+    dataset.save(out)
+    if json:
+        console.emit({"n": len(dataset), "out": out})
+    else:
+        console.stdout().print(f"{len(dataset)} items in {out}", markup=False)
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Whether two datasets hold the same items."""
+    import numpy as np
+
+    if first.modality == "images":
+        return bool(np.array_equal(first.pixels, second.pixels))
+    if first.modality == "table":
+        mine, other = first.frame, second.frame
+        return list(mine.columns) == list(other.columns) and mine.astype(str).equals(other.astype(str))
+    return first.payloads == second.payloads if hasattr(first, "payloads") else first.items == second.items
+
+
+def _write_scores(out: Path, dataset: Any, bits: Any, result: Any) -> None:
+    import csv
+    import math
+
+    import numpy as np
+
+    from ancestral.files import atomic_path
+
+    sizes = np.asarray(result.scalars)
+    sites = None if result.per_site is None else -result.per_site / math.log(2)
+    with atomic_path(out) as path:
+        if out.suffix.lower() == ".npz":
+            arrays: dict[str, Any] = {"nats": np.asarray(result), "dimensions": sizes, "kind": np.array(result.kind)}
+            with path.open("wb") as binary:
+                np.savez_compressed(binary, **arrays, **({} if sites is None else {"site_bits": sites}))
+            return
+        with path.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.writer(handle)
+            extra = [] if sites is None else [f"site_{i}_bits" for i in range(sites.shape[1])]
+            writer.writerow(["item", "nats", "bits", "dimensions", "bits_per_dim", "kind", *extra])
+            for i, each in enumerate(bits):
+                name = dataset.names[i] if dataset.names is not None else i
+                row = [name, float(result[i]), float(each), int(sizes[i]), float(each) / max(int(sizes[i]), 1)]
+                writer.writerow([*row, result.kind, *([] if sites is None else sites[i].tolist())])

@@ -1,0 +1,58 @@
+"""The ancestral sampler of absorbing diffusion: hidden sites are revealed at random times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ancestral.decoding.decoders import Request
+from ancestral.decoding.walk import Draw
+from ancestral.objectives import AbsorbingDiffusion
+
+if TYPE_CHECKING:
+    from ancestral.generator import Generator
+
+
+@dataclass(frozen=True)
+class Unmasking:
+    """From all hidden at time 1 to all revealed at time 0 in equal steps of time.
+
+    Between t and s < t every hidden site is revealed with probability ``(alpha_s - alpha_t) / (1 - alpha_t)`` and
+    then drawn from its conditional given what was known at t (MD4: Shi et al. 2024, arXiv:2406.04329, sec. 3 and
+    algorithm 2). As the steps grow in number, sites are revealed one by one in a uniformly random order.
+
+    Args:
+        steps: network passes T.
+        schedule: of ``alpha``; see :class:`ancestral.objectives.AbsorbingDiffusion`.
+    """
+
+    steps: int = 64
+    schedule: Literal["linear", "cosine"] = "cosine"
+
+    @torch.no_grad()
+    def __call__(self, generator: Generator, request: Request) -> Tensor:
+        space, noise = generator.space, request.noise
+        device = next(generator.parameters()).device
+        shape = (noise.batch, space.n)
+        known = torch.zeros(shape, dtype=torch.bool, device=device) if request.known is None else request.known
+        if request.given is not None:
+            values = request.given.clone()
+        else:
+            dtype = torch.int64 if space.discrete else torch.float32
+            values = torch.zeros(*shape, *space.event, dtype=dtype, device=device)
+        time = torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
+        alpha, _ = AbsorbingDiffusion(self.schedule).alpha(time)
+        draw, base = Draw(noise, **request.options), request.base()
+        for step in range(self.steps):
+            share = 1.0 if step + 1 == self.steps else float((alpha[step + 1] - alpha[step]) / (1 - alpha[step]))
+            revealed = ~known & (noise.uniform(space.n) < share)
+            distribution = generator.observe(values, known, request.condition)
+            if base is not None:
+                distribution = distribution.guided(generator.observe(values, known, base[0]), base[1])
+            drawn = distribution.choose(draw)
+            values = torch.where(revealed.reshape(*shape, *[1] * len(space.event)), drawn, values)
+            known = known | revealed
+        return values

@@ -1,0 +1,1 @@
+"""Evaluation: what a fitted model is worth, in numbers and pictures."""

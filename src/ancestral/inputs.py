@@ -1,0 +1,69 @@
+"""What users hand to the verbs, in the model's terms: class labels, and data with gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancestral.data import Dataset, read
+from ancestral.errors import DataError
+from ancestral.tokenizers import Tokenizer
+
+
+def class_labels(tokenizer: Tokenizer, label: Any, n: int) -> Tensor | None:
+    """Class numbers int64 ``[n]`` of one label or one per item, by name or number; None stays None.
+
+    Raises:
+        DataError: the model has no classes, or not this one.
+    """
+    if label is None or label is False:
+        return None
+    classes = tokenizer.space.classes
+    if not classes:
+        raise DataError("this model knows no class labels; fit it on data that have them")
+    names = list(getattr(tokenizer, "classes", ()))
+    each = list(label) if isinstance(label, (list, tuple, np.ndarray, Tensor)) else [label] * n
+    if len(each) != n:
+        raise DataError(f"there are {len(each)} labels for {n} items; give one, or one per item")
+    found = []
+    for one in each:
+        number = names.index(str(one)) if str(one) in names else None
+        if number is None and not isinstance(one, str) and 0 <= int(one) < classes:
+            number = int(one)
+        if number is None:
+            raise DataError(f"there is no class {one!r}; the classes are {', '.join(names) or f'0 to {classes - 1}'}")
+        found.append(number)
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Tensor, Tensor]:
+    """Dataset, values ``[n, N, *event]`` and known sites bool ``[n, N]`` of data with gaps."""
+    array = data if isinstance(data, np.ndarray) else None
+    if array is not None and tokenizer.modality == "images":
+        gaps = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else np.zeros(array.shape, bool)
+        plain = np.ma.getdata(array)
+        if plain.dtype.kind == "f":
+            gaps = gaps | np.isnan(plain)
+        if gaps.any():
+            data = np.where(gaps, 0, plain).astype(np.uint8)
+            known = ~gaps if known is None else np.asarray(known, bool) & ~gaps
+    dataset = read(data, tokenizer.modality)
+    values = tokenizer.encode(dataset)
+    mask = tokenizer.known(dataset)
+    mask = mask.flatten(2).all(-1) if mask.dim() > 2 else mask
+    if known is not None:
+        shown = torch.as_tensor(np.asarray(known, bool))
+        n, shape = len(values), tokenizer.space.shape
+        if shown.dim() == len(shape) + 2 or (shown.dim() == len(shape) + 1 and shown.shape[0] != n):
+            shown = shown.all(-1)
+        if tuple(shown.shape) in (shape, (tokenizer.space.n,)):
+            shown = shown.reshape(1, -1).expand(n, -1)
+        elif tuple(shown.shape) in ((n, *shape), (n, tokenizer.space.n)):
+            shown = shown.reshape(n, -1)
+        else:
+            raise DataError(f"known= has the shape {tuple(shown.shape)}; give {shape} for all items or {(n, *shape)}")
+        mask = mask & shown
+    return dataset, values, mask

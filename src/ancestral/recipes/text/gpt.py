@@ -1,0 +1,61 @@
+"""GPT: the plain language model."""
+
+from __future__ import annotations
+
+from ancestral.heads import Categorical
+from ancestral.model import Model
+from ancestral.networks import CausalTransformer
+from ancestral.recipes.registry import Claim, recipe
+from ancestral.tokenizers import BPE, Bytes, Symbols, Tokenizer
+
+
+@recipe(
+    "gpt",
+    title="Language Models are Unsupervised Multitask Learners",
+    paper="GPT-2, OpenAI 2019",
+    authors="Radford, Wu, Child, Luan, Amodei, Sutskever (2019)",
+    tiny=dict(width=16, depth=2, heads=2, dropout=0.0, tokens="symbols", length=3),
+    toy="tokens",
+    claim=Claim("next-token prediction by a causal transformer models text better than xz and PPMd", "shakespeare"),
+)
+def gpt(
+    width: int = 256,
+    depth: int = 6,
+    heads: int | None = None,
+    dropout: float = 0.1,
+    tokens: str = "bytes",
+    length: int | None = 256,
+    vocab: int = 4096,
+    streaming: bool = True,
+) -> Model:
+    """Predict every token from those before it.
+
+    The block is today's: RMSNorm before each layer, rotary positions and SwiGLU, where GPT-2 had LayerNorm, learned
+    positions and GELU. Text is one long stream seen through a window; with ``streaming=False`` every document is an
+    item of its own that ends with a stop symbol.
+
+    Reference:
+        Radford et al. Language models are unsupervised multitask learners. 2019.
+        Touvron et al. LLaMA: open and efficient foundation language models. 2023, arXiv:2302.13971 (the block).
+
+    Args:
+        width, depth, heads, dropout: of the transformer.
+        tokens: "bytes", "bpe" (learned from the data) or "symbols" (sequences, always with a stop symbol).
+        length: tokens in a window, or at most in an item.
+        vocab: byte-pair codes to learn.
+        streaming: text as a stream of any length.
+    """
+    tokenizers: dict[str, Tokenizer] = {
+        "bytes": Bytes(length, streaming),
+        "bpe": BPE(vocab, length, streaming),
+        "symbols": Symbols(length),
+    }
+    if tokens not in tokenizers:
+        raise ValueError(f"tokens={tokens!r} is unknown; choose {', '.join(tokenizers)}")
+    return Model(
+        tokenizers[tokens],
+        "raster",
+        CausalTransformer(width, depth, heads, dropout, targets=False),
+        Categorical(per_site=False),
+        training=dict(lr=2e-3, batch_size=32, weight_decay=0.1),
+    )

@@ -1,0 +1,89 @@
+"""Models as folders: JSON and safetensors, never pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+
+from ancestral.errors import DataError, UnsupportedError
+from ancestral.files import atomic_path
+from ancestral.version import __version__
+
+if TYPE_CHECKING:
+    from ancestral.model import Model
+
+FORMAT = 1
+
+
+def save_model(model: Model, path: str | Path) -> None:
+    """Write a folder: ``model.json`` (recipe, configuration, tokenizer) and ``weights.safetensors``.
+
+    Raises:
+        DataError: the place cannot be written.
+        UnsupportedError: the model was composed by hand, so that no recipe could rebuild it.
+    """
+    if model.recipe is None:
+        raise UnsupportedError(
+            "a model composed by hand cannot be saved, since nothing says how to rebuild it; put its composition "
+            "into a function marked @recipe and build it with that"
+        )
+    content = {
+        "format": FORMAT,
+        "ancestral": __version__,
+        "recipe": model.recipe.id if model.recipe.modality != "outside" else str(model.recipe.path),
+        "config": model.config,
+        "tokenizer": model.tokenizer.state(),
+        "space": model.generator.space.to_json(),
+    }
+    with atomic_path(path, directory=True) as folder:
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+        tensors = {k: v.detach().cpu().contiguous() for k, v in model.generator.state_dict().items()}
+        save_file(tensors, folder / "weights.safetensors")
+
+
+def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
+    """The model that :meth:`save` wrote.
+
+    Args:
+        path: the folder.
+        recipe: a Python file with the recipe, if it is not one of the package's.
+
+    Raises:
+        DataError: not such a folder, damaged, or of a newer version.
+    """
+    from ancestral.recipes.registry import find
+
+    path = Path(path)
+    try:
+        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        weights = load_file(path / "weights.safetensors")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not a saved model: {Path(error.filename or path).name} is missing") from error
+    except Exception as error:  # unreadable JSON or safetensors raise errors of many kinds
+        raise DataError(f"the model in {path} is damaged and cannot be read: {error}") from error
+    if content.get("format") != FORMAT:
+        raise DataError(
+            f"the model in {path} has format {content.get('format')}, this version reads {FORMAT}; "
+            f"it was written by ancestral {content.get('ancestral')}"
+        )
+    try:
+        model = find(recipe or content["recipe"])(**_tupled(content["config"]))
+        model.tokenizer.load_state(content["tokenizer"])
+        model.build()
+        model.generator.load_state_dict(weights)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the model in {path} does not fit its recipe {content.get('recipe')!r}: {str(error)[:200]}"
+        ) from error
+    return model
+
+
+def _tupled(content: Any) -> Any:
+    """JSON lists back to the tuples that recipes take."""
+    if isinstance(content, dict):
+        return {k: _tupled(v) for k, v in content.items()}
+    return tuple(_tupled(v) for v in content) if isinstance(content, list) else content

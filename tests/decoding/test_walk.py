@@ -1,0 +1,158 @@
+"""The one traversal: drawing, scoring, guiding and conditioning agree with the parallel pass and with Bayes' rule."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ancestral.decoding.complete import complete_values, method_for
+from ancestral.decoding.decoders import Ancestral
+from ancestral.decoding.walk import Draw, Given, walk
+from ancestral.generator import Generator
+from ancestral.heads import Categorical, Finite, Nested
+from ancestral.networks import CausalTransformer, QueryTransformer
+from ancestral.noise import Noise, item_seeds
+from ancestral.order import RandomOrders
+from ancestral.space import Condition, Space
+
+
+def built(kind: str) -> Generator:
+    torch.manual_seed(0)
+    if kind == "fixed":
+        return Generator(CausalTransformer(16, 2), Categorical()).build(Space((2, 2), 3, classes=2)).eval()
+    if kind == "any":
+        made = Generator(QueryTransformer(16, 2), Categorical(), RandomOrders())
+        return made.build(Space((2, 2), 3, classes=2)).eval()
+    inner = Generator(CausalTransformer(8, 1), Categorical())
+    return Generator(CausalTransformer(16, 2), Nested(inner)).build(Space((2,), 3, event=(2,))).eval()
+
+
+def draw(log_probs: torch.Tensor, **options: float) -> torch.Tensor:
+    return Draw(Noise.of(0, len(log_probs)), **options).adjust(log_probs).exp()  # type: ignore[arg-type]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=9), st.floats(0.2, 3), st.integers(1, 9), st.floats(0.05, 1))
+def test_truncations_are_their_closed_forms(logits: list[float], t: float, k: int, share: float) -> None:
+    p = torch.softmax(torch.tensor([[logits]], dtype=torch.float64), -1)
+    lp = p.log()
+    torch.testing.assert_close(draw(lp, temperature=t), torch.softmax(lp / t, -1))
+    kept = draw(lp, top_k=k)[0, 0] > 0
+    assert int(kept.sum()) == min(k, len(logits))
+    if (~kept).any():
+        assert float(p[0, 0][kept].min()) >= float(p[0, 0][~kept].max())
+    nucleus = draw(lp, top_p=share)[0, 0] > 0
+    assert float(p[0, 0][nucleus].sum()) >= min(share, 1) - 1e-9
+    smallest = p[0, 0][nucleus].min()
+    assert float(p[0, 0][nucleus].sum() - smallest) < share  # none could be left out
+    bar = draw(lp, min_p=share)[0, 0] > 0
+    clear = (p[0, 0] - share * p.max()).abs() > 1e-9
+    assert torch.equal(bar[clear], (p[0, 0] >= share * p.max())[clear])
+    assert int((draw(lp, temperature=0)[0, 0] > 0).sum()) == 1
+
+
+@pytest.mark.parametrize("options", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"min_p": 2.0}])
+def test_impossible_options_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Draw(Noise.of(0, 1), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["fixed", "any", "nested"])
+def test_scoring_step_by_step_equals_the_parallel_pass(kind: str) -> None:
+    generator = built(kind)
+    values = generator.sample(Noise.of(1, 20))
+    given_ = Given()
+    back = walk(generator, given_, 20, generator.order.scoring(), given=values)
+    assert torch.equal(back.values, values)
+    with torch.no_grad():
+        expected = generator.log_prob(values).double().sum(1)
+    torch.testing.assert_close(given_.log_prob, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "any", "nested"])
+def test_a_sample_does_not_depend_on_its_batch(kind: str) -> None:
+    generator = built(kind)
+    many = generator.sample(Noise.of(7, 12))
+    for i in range(12):
+        assert torch.equal(generator.sample(Noise.of(7, 1, first=i))[0], many[i])
+
+
+def test_guided_walk_equals_two_separate_passes() -> None:
+    generator = built("any")
+    label = torch.tensor([0, 1, 1])
+    values = torch.randint(3, (3, 4), generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    class Spy(Given):
+        def __call__(self, leaf, given, alive):  # type: ignore[no-untyped-def]
+            seen.append(leaf.log_probs())
+            return super().__call__(leaf, given, alive)
+
+    told = Condition(label=label)
+    order = generator.order.scoring()
+    walk(generator, Spy(), 3, order, told, given=values, base=(told.without_label(), 2.0))
+    sites = torch.arange(4)
+    with torch.no_grad():
+        top = generator.head(generator.network(values, order, told), sites)
+        low = generator.head(generator.network(values, order, told.without_label()), sites)
+        assert isinstance(top, Finite)
+        expected = top.guided(low, 2.0).log_probs()
+    torch.testing.assert_close(torch.cat(seen, 1), expected, atol=1e-5, rtol=1e-5)
+
+
+def posterior(
+    generator: Generator, known: torch.Tensor, values: torch.Tensor, any_order: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All completions of one item and their probabilities by Bayes' rule under the order that is followed."""
+    every = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    fits = (every[:, known] == values[known]).all(1)
+    order = generator.order.scoring().given(known) if any_order else generator.order.scoring()
+    with torch.no_grad():
+        lp = generator.log_prob(every[fits], order).double().sum(1)
+    return every[fits], torch.softmax(lp, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "method", "tolerance"),
+    [
+        ("any", [0, 1, 0, 1], "exact", 0.0),
+        ("fixed", [1, 1, 0, 0], "prefix", 0.0),
+        ("fixed", [0, 0, 1, 1], "importance", 0.02),
+    ],
+)
+def test_completion_is_bayes_rule(kind: str, known: list[int], method: str, tolerance: float) -> None:
+    generator = built(kind)
+    mask, values = torch.tensor(known, dtype=torch.bool), torch.tensor([2, 1, 0, 2])
+    n = 4000
+    done = complete_values(
+        generator,
+        values.expand(n, 4),
+        mask.expand(n, 4),
+        seeds=item_seeds(0, torch.arange(n)),
+        condition=Condition(),
+        order=None,
+        decoder=Ancestral(),
+        guidance=0.0,
+        options={},
+        particles=200,
+        batch_size=4000,
+    )
+    assert done.method == method == method_for(generator, mask.expand(n, 4))
+    assert (done.values[:, mask] == values[mask]).all()
+    every, p = posterior(generator, mask, values, kind == "any")
+    found = (done.values[:, None] == every[None]).all(-1).long().argmax(1)
+    share = found.bincount(minlength=len(every)).double() / n
+    # Four standard errors of a share, and for importance resampling its bias of order 1 / particles.
+    assert ((share - p).abs() <= 4 * (p * (1 - p) / n).sqrt() + tolerance).all()
+
+
+def test_a_stopped_sequence_stays_stopped() -> None:
+    torch.manual_seed(0)
+    generator = Generator(CausalTransformer(16, 1), Categorical()).build(Space((6,), 3, stop=2)).eval()
+    values = generator.sample(Noise.of(0, 200))
+    ended = ((values == 2).long().cumsum(1) - (values == 2).long()) > 0
+    assert ended.any() and (values[ended] == 2).all()

@@ -1,0 +1,115 @@
+"""Heads: probabilities sum to one, densities integrate to one, samples follow them, guidance is its formula."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ancestral.generator import Generator
+from ancestral.heads import Categorical, Finite, GaussianMixture, LogisticMixture, Nested
+from ancestral.heads.gaussian import MixtureDensity
+from ancestral.networks import CausalTransformer
+from ancestral.noise import Noise
+from ancestral.space import Space
+
+SITES = torch.arange(4)
+
+
+def features(batch: int = 3, width: int = 8) -> torch.Tensor:
+    return torch.randn(batch, 4, width, generator=torch.Generator().manual_seed(0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 4), st.floats(-40, 40), st.floats(-12, 6))
+def test_logistic_bins_sum_to_one_for_extreme_parameters(k: int, m: int, mean: float, scale: float) -> None:
+    head = LogisticMixture(m).build(Space((2, 2), k), 8)
+    with torch.no_grad():
+        head.project.weight.zero_()
+        head.project.bias.view(3, m)[1] = mean
+        head.project.bias.view(3, m)[2] = scale
+    x = features().requires_grad_()
+    logits = head(x, SITES).logits
+    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(3, 4), atol=1e-5, rtol=0)
+    head(x, SITES).log_prob(torch.zeros(3, 4, dtype=torch.long)).sum().backward()
+    assert torch.isfinite(head.project.bias.grad).all()
+
+
+def test_logistic_mixture_of_a_narrow_component_names_its_level() -> None:
+    head = LogisticMixture(1).build(Space((2, 2), 11), 8)
+    with torch.no_grad():
+        head.project.weight.zero_()
+        head.project.bias.copy_(torch.tensor([0.0, 2 * 7 / 10 - 1, -6.0]))
+    assert (head(features(), SITES).logits.argmax(-1) == 7).all()
+
+
+def test_ragged_categories_have_no_mass_beyond_their_size() -> None:
+    sizes = (2, 5, 1, 3)
+    head = Categorical().build(Space((4,), sizes), 8)
+    shared = head(features(), SITES).log_probs().exp()
+    for site, size in enumerate(sizes):
+        assert (shared[:, site, size:] == 0).all()
+        torch.testing.assert_close(shared[:, site].sum(-1), torch.ones(3))
+    mixed = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]])
+    own = head(features(), mixed).log_probs()
+    for item, row in enumerate(mixed.tolist()):
+        expected = head(features()[item : item + 1], torch.tensor(row)).log_probs()[0]
+        torch.testing.assert_close(own[item], expected)
+
+
+def test_guidance_is_its_formula() -> None:
+    a, b = Finite(features(width=6)), Finite(features(width=6).flip(0))
+    found = a.guided(b, 1.5).log_probs()
+    expected = torch.log_softmax(2.5 * a.log_probs() - 1.5 * b.log_probs(), -1)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_gaussian_mixture_integrates_to_one_and_samples_follow_it(channels: int) -> None:
+    torch.manual_seed(1)
+    head = GaussianMixture(3).build(Space((1,), 0, event=(channels,)), 8)
+    x = torch.randn(1, 1, 8)
+    with torch.no_grad():
+        density = head(x, torch.zeros(1, dtype=torch.long))
+        line = torch.linspace(-12, 12, 801)
+        grid = torch.stack(torch.meshgrid(*[line] * channels, indexing="ij"), -1).reshape(-1, 1, channels)
+        wide = MixtureDensity(density.log_weight, density.mean, density.log_std, (channels,))
+        mass = wide.log_prob(grid).double().exp()
+        cell = (24 / 800) ** channels
+        assert float(mass.sum()) * cell == pytest.approx(1, abs=1e-4)
+        mean = (mass * grid[:, 0].double()).sum(0) * cell if channels == 1 else None
+        many = head(x.expand(20_000, 1, 8), torch.zeros(1, dtype=torch.long)).sample(Noise.of(0, 20_000))
+        weights = density.log_weight[0, 0].exp()
+        expected = (weights[:, None] * density.mean[0, 0]).sum(0)
+        assert torch.allclose(many.mean(0)[0], expected, atol=0.05)
+        if mean is not None:
+            assert float(mean[0]) == pytest.approx(float(expected[0]), abs=1e-3)
+
+
+def test_nested_head_normalises() -> None:
+    torch.manual_seed(0)
+    space = Space((2,), 3, event=(2,))
+    head = Nested(Generator(CausalTransformer(8, 1), Categorical())).build(space, 8)
+    every = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    with torch.no_grad():
+        x = features(1)[:, :2]
+        total = sum(head(x, torch.arange(2)).log_prob(v.expand(1, 2, 2)).exp() for v in every)
+    torch.testing.assert_close(total, torch.ones(1, 2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("head", "space"),
+    [
+        (Categorical(), Space((2,), 3, event=(2,))),
+        (Categorical(), Space((2,), 0, event=(2,))),
+        (LogisticMixture(), Space((2,), (2, 3))),
+        (GaussianMixture(), Space((2,), 3)),
+        (Nested(Generator(CausalTransformer(8, 1), Categorical())), Space((2,), 3)),
+    ],
+)
+def test_heads_refuse_values_they_cannot_model(head: Categorical, space: Space) -> None:
+    with pytest.raises(ValueError, match="needs"):
+        head.build(space, 8)

@@ -1,0 +1,112 @@
+"""The catalogue: found by walking, read without importing, one short file per system."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ancestral.recipes
+from ancestral.errors import DataError
+from ancestral.laws import LAWS
+from ancestral.recipes.registry import catalogue, find, read_records
+from ancestral.recipes.toys import TOYS
+
+FOLDER = Path(ancestral.recipes.__file__).parent
+RECORDS = list(catalogue().values())
+IDS = [record.id for record in RECORDS]
+
+
+def test_listing_imports_no_recipe() -> None:
+    code = (
+        "import sys, ancestral.recipes as r; names = list(r()); assert len(names) >= 9, names; "
+        "loaded = [m for m in sys.modules if m.startswith('ancestral.recipes.') and m.count('.') > 2]; "
+        "assert not loaded, loaded; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_find_suggests() -> None:
+    assert find("gpt").id == "gpt"
+    with pytest.raises(DataError, match="did you mean .*any-order"):
+        find("any-ordr")
+    with pytest.raises(DataError, match="ancestral recipes"):
+        find("zzzzzzz")
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=IDS)
+def test_record(record) -> None:
+    assert record.path.stem == record.id.replace("-", "_").replace(".", "_"), "the file is named after the id"
+    assert record.function == record.path.stem, "the function is named after the id"
+    assert record.path.read_text(encoding="utf-8").count("\n") <= 140, "a recipe is a short file"
+    assert record.title and record.paper and record.authors and record.claim.text and record.summary
+    assert record.toy in TOYS
+    assert set(record.xfail) <= set(LAWS)
+    assert record.differs_from == "" or (record.differs_from in IDS and record.differs_from != record.id)
+    record.config(**record.tiny)  # raises for an argument that the function does not have
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=IDS)
+def test_no_recipe_imports_another(record) -> None:
+    for node in ast.walk(ast.parse(record.path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "recipes import by full name"
+            names = [node.module or ""]
+        for name in names:
+            allowed = not name.startswith("ancestral.recipes") or name == "ancestral.recipes.registry"
+            assert allowed, f"{record.id} imports {name}"
+
+
+def test_ids_are_unique_and_every_file_has_one() -> None:
+    files = [path for path in FOLDER.glob("*/*.py") if not path.name.startswith("_")]
+    found = [record.id for path in files for record in read_records(path)]
+    assert sorted(found) == sorted(set(found)) == sorted(IDS)
+    for path in files:
+        assert len(read_records(path)) == 1, f"{path.name} holds one system"
+
+
+@pytest.mark.parametrize(
+    ("decorator", "message"),
+    [
+        ("@recipe('x', title='X', claim=Claim('c'))", "has no tiny="),
+        ("@recipe('x', title='X', tiny=dict())", "has no claim="),
+        ("@recipe('x', tiny=dict(), claim=Claim('c'))", "has no title="),
+        ("@recipe('x', title='X', tiny=dict(), claim=Claim('c'), colour='red')", "record of 'x' is wrong"),
+        ("@recipe('x', title='X', tiny=dict(width=SIZE), claim=Claim('c'))", "must be literals"),
+    ],
+)
+def test_bad_records_are_refused_in_one_sentence(tmp_path: Path, decorator: str, message: str) -> None:
+    file = tmp_path / "outside.py"
+    file.write_text(f"{decorator}\ndef x():\n    '''Do.'''\n")
+    with pytest.raises(DataError, match=message) as caught:
+        find(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_without_recipes(tmp_path: Path) -> None:
+    empty, broken = tmp_path / "empty.py", tmp_path / "broken.py"
+    empty.write_text("x = 1\n")
+    broken.write_text("def (:\n")
+    with pytest.raises(DataError, match="defines no recipe"):
+        find(empty)
+    with pytest.raises(DataError, match="not Python"):
+        find(broken)
+    with pytest.raises(DataError, match="cannot read"):
+        find(tmp_path / "absent.py")
+
+
+def test_unknown_argument() -> None:
+    with pytest.raises(DataError, match="recipe gpt has no argument 'widht'; it takes width, "):
+        find("gpt")(widht=3)
+
+
+def test_impossible_argument() -> None:
+    with pytest.raises(DataError, match="recipe gpt cannot be built .*tokens='words'"):
+        find("gpt")(tokens="words")
