@@ -381,15 +381,19 @@ class Model:
         from ancestral.coding import encode_stream_set, encode_values
 
         dataset = self.read(data)
-        side: dict[str, Any] = {"form": dataset.form}
+        side: dict[str, Any] = {}
         if dataset.labels is not None:
             side["labels"] = dataset.labels.tolist()
             side["classes"] = list(dataset.classes)
         if self.tokenizer.streaming:
             streams = self.tokenizer.streams(dataset)
+            side["form"] = _new(dataset.form, self.tokenizer.from_streams(streams[:1]).form)
             return encode_stream_set(self.generator, streams, self.context, side=_pack(side), progress=progress)
         values, extra = self.tokenizer.encode_exact(dataset)
-        return encode_values(self.generator, values, batch_size=batch_size, side=_pack(side) + extra, progress=progress)
+        side["form"] = _new(dataset.form, self.tokenizer.decode(values[:1]).form)
+        return encode_values(
+            self.generator, values, batch_size=batch_size, side=_pack(side, extra), progress=progress
+        )
 
     def decompress(self, blob: bytes, *, as_dataset: bool = False, progress: Any = None) -> Any:
         """The data that :meth:`compress` was given, to the bit.
@@ -410,7 +414,7 @@ class Model:
         if "labels" in side:
             dataset.labels = np.asarray(side["labels"], np.int64)
             dataset.classes = tuple(side["classes"])
-        return self._give(dataset.with_form(side["form"]), as_dataset)
+        return self._give(dataset.with_form({**dataset.form, **side.get("form", {})}), as_dataset)
 
     # -- saving
 
@@ -521,11 +525,17 @@ def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield a, min(n, a + size)
 
 
-def _pack(side: dict[str, Any]) -> bytes:
-    text = json.dumps(side, ensure_ascii=False).encode()
-    return len(text).to_bytes(4, "little") + text
+def _new(form: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """What of an outer form differs from the one that decoded data have anyway."""
+    return {name: value for name, value in form.items() if name not in usual or usual[name] != value}
+
+
+def _pack(side: dict[str, Any], extra: bytes = b"") -> bytes:
+    text = json.dumps({k: v for k, v in side.items() if v}, ensure_ascii=False).encode()
+    text = b"" if text == b"{}" else text
+    return len(text).to_bytes(4, "little") + text + extra if text or extra else b""
 
 
 def _unpack(packed: bytes) -> tuple[dict[str, Any], bytes]:
     size = int.from_bytes(packed[:4], "little")
-    return json.loads(packed[4 : 4 + size]), packed[4 + size :]
+    return json.loads(packed[4 : 4 + size] or b"{}"), packed[4 + size :]

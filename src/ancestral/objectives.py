@@ -82,7 +82,7 @@ class AbsorbingDiffusion:
         schedule: "linear" ``alpha = 1 - t`` or "cosine" ``alpha = 1 - cos(pi/2 (1 - t))``.
         smallest: t is drawn from ``[smallest, 1]``; hidden shares below it are not sampled.
         even: times are spread evenly over consecutive items rather than drawn independently, which lowers the
-            variance of a batch's loss (low-discrepancy sampling: Kingma et al. 2021, arXiv:2107.00630, app. I.1).
+            variance of a batch's loss (low-discrepancy sampling: Kingma et al. 2021, arXiv:2107.00630, app. I).
     """
 
     def __init__(self, schedule: Literal["linear", "cosine"] = "cosine", smallest: float = 1e-3, even: bool = True):

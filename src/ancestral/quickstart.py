@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ancestral.data import Images
     from ancestral.model import Model
 
-RECIPE = "any-order"
+RECIPE = "conv-nade"
 SETTINGS: dict[str, Any] = {}
 """Recipe of the quickstart and its arguments (and those of training)."""
 

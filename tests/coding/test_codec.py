@@ -17,7 +17,9 @@ from ancestral.coding import decode, decode_values, encode_values, pack, unpack
 from ancestral.coding.prints import fingerprint, probe, probe_values
 from ancestral.errors import DataError, StreamError, UnsupportedError
 from ancestral.generator import Generator
+from ancestral.heads.categorical import Categorical
 from ancestral.heads.gaussian import GaussianMixture
+from ancestral.networks.transformer import CausalTransformer
 from ancestral.order import Order, RandomOrders
 from ancestral.space import Condition, Space
 
@@ -134,8 +136,8 @@ def test_vectors_must_be_given_again():
 
 
 def test_training_mode_threads_and_progress():
-    generator = build(GRID)
-    generator.train()
+    torch.manual_seed(0)
+    generator = Generator(CausalTransformer(16, 1, 2, dropout=0.5), Categorical()).build(GRID).train()
     values, before = sample(generator, 6), torch.get_num_threads()
     seen: list[tuple[int, int]] = []
     blob = encode_values(generator, values, batch_size=4, progress=lambda *p: seen.append(p))
@@ -262,6 +264,8 @@ def test_other_probabilities_of_the_same_model_are_refused(monkeypatch):
         return leaf
 
     monkeypatch.setattr(type(model.head), "forward", off_by_a_bit)
+    # It is the probe that refuses: nothing is decoded at all.
+    monkeypatch.setattr("ancestral.coding.codec.Decode", lambda words: pytest.fail)
     with pytest.raises(StreamError, match="computes other probabilities"):
         decode_values(model, BLOB)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import zlib
 
 import pytest
@@ -106,7 +107,5 @@ def reseal(blob: bytearray) -> bytes:
 def test_damage_under_a_fitting_checksum_raises_only_stream_errors(at, change):
     broken = bytearray(pack(SMALL))
     broken[at] ^= change
-    try:
+    with contextlib.suppress(StreamError):
         assert unpack(reseal(broken)) != SMALL
-    except StreamError:
-        pass

@@ -175,4 +175,4 @@ def test_stratified_times_are_even_and_belong_to_items() -> None:
     assert not torch.equal(u, other)
     means = torch.stack([Noise.of(seed, 1).stratified()[0, 0] for seed in range(2000)])
     assert float(means.mean()) == pytest.approx(0.5, abs=0.03)
-    assert 0 < float(means.min()) and float(means.max()) < 1
+    assert float(means.min()) > 0 and float(means.max()) < 1

@@ -13,7 +13,7 @@ import torch
 from ancestral.decoding.decoders import Ancestral
 from ancestral.errors import DataError
 from ancestral.heads.base import Finite
-from ancestral.laws import LAWS, Exam, chi_square, check, examine
+from ancestral.laws import LAWS, Exam, check, chi_square, examine
 from ancestral.networks.transformer import KeyValues
 from ancestral.noise import Noise
 from ancestral.order import Order

@@ -32,7 +32,7 @@ def test_listing_imports_no_recipe() -> None:
 
 def test_find_suggests() -> None:
     assert find("gpt").id == "gpt"
-    with pytest.raises(DataError, match="did you mean .*any-order"):
+    with pytest.raises(DataError, match=r"did you mean .*any-order"):
         find("any-ordr")
     with pytest.raises(DataError, match="ancestral recipes"):
         find("zzzzzzz")
@@ -108,5 +108,5 @@ def test_unknown_argument() -> None:
 
 
 def test_impossible_argument() -> None:
-    with pytest.raises(DataError, match="recipe gpt cannot be built .*tokens='words'"):
+    with pytest.raises(DataError, match=r"recipe gpt cannot be built .*tokens='words'"):
         find("gpt")(tokens="words")

@@ -201,6 +201,21 @@ def known_mask(model: Model, text: str) -> Any:
     return Images.read(path, channels=1).pixels[0, ..., 0] > 127
 
 
+def refuse_for_streams(model: Model, **options: Any) -> None:
+    """Refuse options that mean nothing to a model of running text, rather than ignore them.
+
+    Raises:
+        DataError: one of them is given.
+    """
+    if model.tokenizer.streaming:
+        for name, value in options.items():
+            if value:
+                raise DataError(
+                    f"--{name.replace('_', '-')} is not for models of running text, which have no fixed sites and "
+                    "read from front to back; leave it out"
+                )
+
+
 # -- answers
 
 
@@ -269,7 +284,11 @@ def show(dataset: Dataset) -> None:
     for i, payload in enumerate(payloads):
         if len(payloads) > 1:
             print(f"--- {i + 1} of {len(payloads)} ---")
-        print(payload.decode("utf-8", errors="replace"))
+        text = payload.decode("utf-8", errors="replace")
+        if sys.stdout.isatty():
+            # A model may draw control characters, which must not command the terminal.
+            text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+        print(text)
 
 
 def write(dataset: Dataset, target: Path) -> str:
@@ -284,5 +303,10 @@ def write(dataset: Dataset, target: Path) -> str:
             sheet(dataset).save(path, format="PNG", optimize=True)  # type: ignore[arg-type]
         return f"{len(dataset)} images on one sheet, {target} (a folder or .npz keeps each as it is)"
     dataset.save(target)
+    return f"{counted(dataset)} in {target}"
+
+
+def counted(dataset: Dataset) -> str:
+    """How many items of what."""
     noun = {"images": "image", "table": "row", "sequences": "sequence"}.get(dataset.modality, "text")
-    return f"{len(dataset)} {noun}{'' if len(dataset) == 1 else 's'} in {target}"
+    return f"{len(dataset)} {noun}{'' if len(dataset) == 1 else 's'}"

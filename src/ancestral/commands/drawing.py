@@ -55,6 +55,7 @@ def sample(
     from ancestral.commands import console
 
     loaded = load(model)
+    console.refuse_for_streams(loaded, label=label, order=order, guidance=guidance, first=first)
     images = loaded.tokenizer.modality == "images"
     target = out or (Path("samples.png") if images else None)
     if target is not None:
@@ -129,6 +130,7 @@ def complete(
     from ancestral.commands import console
 
     loaded = load(model)
+    console.refuse_for_streams(loaded, known=known, label=label, guidance=guidance)
     images = loaded.tokenizer.modality == "images"
     target = out or (Path("completed.png") if images else None)
     if target is not None:

@@ -43,6 +43,7 @@ def fit(
         json: print the summary as JSON.
     """
     import inspect
+    import math
     from dataclasses import MISSING, fields
 
     from ancestral import api
@@ -73,11 +74,11 @@ def fit(
     model.save(target)
     history = model.history
     assert history is not None
-    best = None if history.best_loss is None else history.best_loss / 0.6931471805599453
+    best = None if history.best_loss is None else history.best_loss / math.log(2)
     summary = {
         "model": str(target),
         "recipe": record.id,
-        "data": f"{data} ({len(dataset)} items of {kind})",
+        "data": f"{data} ({console.counted(dataset)})",
         "parameters": model.parameters,
         "steps": history.steps,
         "seconds": round(history.seconds, 1),

@@ -49,12 +49,11 @@ def score(
             raise DataError(f"scores are written as .csv or .npz, not as {out.name}; change --out")
         console.reserve(out, folder=False)
     loaded = load(model)
+    console.refuse_for_streams(loaded, per_site=per_site, label=label, order=order, bound=bound)
     dataset = console.read_for(loaded, data, set_)
     result = loaded.log_prob(
         dataset, label=console.label_of(loaded, label), order=order, bound=bound, per_site=per_site
     )
-    if per_site and result.per_site is None:
-        raise DataError("a model of running text has no fixed sites; leave out --per-site")
     nats = np.asarray(result)
     bits = -nats / math.log(2)
     if out is not None:
@@ -76,7 +75,7 @@ def score(
         "estimate": "an estimate",
     }
     rows = [
-        ("items", f"{len(nats)} ({summary['dimensions']:,} dimensions)"),
+        ("items", f"{console.counted(dataset)} of {summary['dimensions']:,} dimensions in all"),
         ("bits per dimension", f"{summary['bits_per_dim']:.4f} ({words[result.kind]})"),
         ("bits per item", f"{bits.mean():.1f} on average, {bits.min():.1f} to {bits.max():.1f}"),
     ]
@@ -164,7 +163,7 @@ def decompress(
     if json:
         console.emit({"n": len(dataset), "out": out})
     else:
-        console.stdout().print(f"{len(dataset)} items in {out}", markup=False)
+        console.stdout().print(f"{console.counted(dataset)} in {out}", markup=False)
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Burst:
-    """Rejection sampling of bursts of sites (sigma-GPT: Pannatier et al. 2024, arXiv:2404.09562, sec. 3.4).
+    """Rejection sampling of bursts of sites (sigma-GPT: Pannatier et al. 2024, arXiv:2404.09562).
 
     A round takes two passes. The first draws every remaining site from its conditional p given the known sites;
     the second scores these candidates along a fresh random order of the remaining sites, giving q. Along that
     order a candidate is accepted with probability ``min(1, q / p)``; the first one rejected is drawn again from
-    the normalised positive part of ``q - p`` (Leviathan et al. 2022, arXiv:2211.17192, theorem 1), and the round
+    the normalised positive part of ``q - p`` (Leviathan et al. 2022, arXiv:2211.17192), and the round
     ends. The samples are exactly those of drawing one site after the other in a uniformly random order.
 
     The paper scores several random orders per round and keeps the one that accepts most, which is no longer

@@ -45,7 +45,7 @@ class RandomSets:
     """Random sets of growing size, on MaskGIT's cosine schedule, each drawn given all before.
 
     Each set is drawn from the product of its sites' conditionals: ``steps`` network passes instead of N (RandAR:
-    Pang et al. 2024, arXiv:2412.01827, sec. 3.3).
+    Pang et al. 2024, arXiv:2412.01827).
 
     Args:
         steps: number of sets.
@@ -72,7 +72,7 @@ def step_losses(
 ) -> Tensor:
     """Mean loss per hidden site when t random sites are known: float64 ``[N]``, nats, t = 0 .. N - 1.
 
-    These are the ``L_t`` of ARDM (Hoogeboom et al. 2021, arXiv:2110.02037, eq. 4).
+    These are the ``L_t`` of ARDM (Hoogeboom et al. 2021, arXiv:2110.02037).
 
     Args:
         generator: a model that predicts all hidden sites given any known ones.
@@ -103,8 +103,8 @@ def step_losses(
 def plan(losses: Tensor | Sequence[float], steps: int) -> list[int]:
     """Sizes of ``steps`` sets that cost least, by dynamic programming.
 
-    A set of k sites drawn when t are known costs ``k * L_t`` (Hoogeboom et al. 2021, sec. 3.2, after Watson et al.
-    2021, arXiv:2106.03802): its sites miss what they would have learned from each other.
+    A set of k sites drawn when t are known costs ``k * L_t`` (Hoogeboom et al. 2021, after Watson et al. 2021,
+    arXiv:2106.03802): its sites miss what they would have learned from each other.
 
     Args:
         losses: ``L_t`` for t = 0 .. U - 1.
@@ -132,7 +132,7 @@ def plan(losses: Tensor | Sequence[float], steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Planned:
-    """Random sets whose sizes minimise the expected loss in a given number of steps (ARDM, sec. 3.2).
+    """Random sets whose sizes minimise the expected loss in a given number of steps (parallelised ARDM).
 
     Args:
         steps: number of sets.

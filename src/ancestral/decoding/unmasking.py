@@ -21,8 +21,8 @@ class Unmasking:
     """From all hidden at time 1 to all revealed at time 0 in equal steps of time.
 
     Between t and s < t every hidden site is revealed with probability ``(alpha_s - alpha_t) / (1 - alpha_t)`` and
-    then drawn from its conditional given what was known at t (MD4: Shi et al. 2024, arXiv:2406.04329, sec. 3 and
-    algorithm 2). As the steps grow in number, sites are revealed one by one in a uniformly random order.
+    then drawn from its conditional given what was known at t (MD4: Shi et al. 2024, arXiv:2406.04329). As the steps
+    grow in number, sites are revealed one by one in a uniformly random order.
 
     Args:
         steps: network passes T.

@@ -13,7 +13,7 @@ from ancestral.space import Space
 
 
 class Directions(Head):
-    """One linear map to logits per axis of the grid (NAR: He et al. 2025, arXiv:2503.10696, sec. 3.2).
+    """One linear map to logits per axis of the grid (NAR: He et al. 2025, arXiv:2503.10696).
 
     Features hold one part per axis, the output of the decoded neighbour before the site along it
     (:class:`ancestral.networks.frontier.FrontierTransformer`); the logits of the neighbours that exist are averaged.

@@ -183,12 +183,12 @@ class ValueEmbedding(nn.Module):
     def forward(self, values: Tensor, sites: Tensor) -> Tensor:
         """``[B, S, *event]`` at ``sites`` (``[S]`` or ``[B, S]``) to float32 ``[B, S, D]``."""
         if not self.space.discrete:
-            return self.project(values.reshape(*values.shape[:2], -1))
+            return self.project(values.reshape(*values.shape[:2], self.channels))
         if self.offsets is not None:
             values = values + self.offsets[sites].reshape(*sites.shape, *[1] * len(self.space.event))
         if not self.space.event:
             return self.table(values)
-        flat = values.reshape(*values.shape[:2], -1)
+        flat = values.reshape(*values.shape[:2], self.channels)
         rows = self.table.num_embeddings // self.channels
         return self.table(flat + rows * torch.arange(self.channels, device=flat.device)).sum(-2)
 

@@ -9,6 +9,7 @@ from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmb
 from ancestral.networks.transformer import (
     Block,
     KeyValues,
+    Layers,
     RMSNorm,
     Rotary,
     default_heads,
@@ -32,7 +33,7 @@ def predecessors(shape: tuple[int, ...]) -> Tensor:
 
 
 class FrontierTransformer(Network):
-    """Content transformer for neighbour prediction (NAR: He et al. 2025, arXiv:2503.10696, sec. 3).
+    """Content transformer for neighbour prediction (NAR: He et al. 2025, arXiv:2503.10696).
 
     Each drawn token attends to all tokens at most as far from the first corner as itself (proximity mask), and its
     output speaks for its next neighbour along every axis. The features of a site are the outputs of its decoded
@@ -65,7 +66,7 @@ class FrontierTransformer(Network):
         self.position = nn.Embedding(space.n, width)
         nn.init.normal_(self.position.weight, std=0.3)
         self.rotation = Rotary(space, width // self.heads)
-        self.blocks = nn.ModuleList(Block(width, self.heads, self.dropout) for _ in range(self.depth))
+        self.blocks = Layers(Block(width, self.heads, self.dropout) for _ in range(self.depth))
         self.norm = RMSNorm(width)
         initialise(self.blocks, self.depth)
         before = predecessors(space.shape)

@@ -11,6 +11,7 @@ from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmb
 from ancestral.networks.transformer import (
     Block,
     KeyValues,
+    Layers,
     RMSNorm,
     Rotary,
     default_heads,
@@ -25,7 +26,7 @@ class InstructedTransformer(Network):
     """Causal transformer over pairs ``[instruction, value]`` in the order of generation.
 
     An instruction token says where the next value stands; the features of a site are the output at its
-    instruction, which sees all earlier pairs (RandAR: Pang et al. 2024, arXiv:2412.01827, sec. 3.1). Several
+    instruction, which sees all earlier pairs (RandAR: Pang et al. 2024, arXiv:2412.01827). Several
     instructions may be asked at once: each sees the pairs of earlier sets and itself. Their values are then fed back
     interleaved with their instructions, so that the network always reads the sequence it was trained on.
 
@@ -49,7 +50,7 @@ class InstructedTransformer(Network):
         self.instruction = nn.Embedding(space.n, self.width)
         nn.init.normal_(self.instruction.weight, std=0.5)
         self.rotation = Rotary(space, self.width // self.heads)
-        self.blocks = nn.ModuleList(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
+        self.blocks = Layers(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
         self.norm = RMSNorm(self.width)
         initialise(self.blocks, self.depth)
         return self

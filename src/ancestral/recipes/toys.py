@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ancestral.data import Dataset, Images, Sequences, Table
+from ancestral.data import Dataset, Images, Sequences, Table, Text
 from ancestral.errors import DataError
 from ancestral.order import Order
 from ancestral.space import Space
@@ -36,10 +36,17 @@ def _grid(n: int, seed: int, height: int = 2, width: int = 2, levels: int = 3, c
 
 def _tokens(n: int, seed: int, length: int = 3) -> Sequences:
     random = np.random.default_rng(seed)
-    rows, sizes = _chain(n, length, 3, None, seed), random.integers(1, length + 1, n)
+    labels = np.random.default_rng(seed + 1).integers(0, 2, n)
+    rows, sizes = _chain(n, length, 3, labels, seed), random.integers(1, length + 1, n)
     items = [["abc"[symbol] for symbol in row[:size]] for row, size in zip(rows, sizes, strict=True)]
     items[0] = ["a", "b", "c"]
-    return Sequences(items)
+    return Sequences(items, labels=labels)
+
+
+def _text(n: int, seed: int) -> Text:
+    random = np.random.default_rng(seed)
+    rows = _chain(n, 12, 4, None, seed, 0.5)
+    return Text(["".join("abc\n"[k] for k in row[:size]) for row, size in zip(rows, random.integers(5, 13, n))])
 
 
 def _table(n: int, seed: int) -> Table:
@@ -60,10 +67,11 @@ TOYS: dict[str, Callable[[int, int], Dataset]] = {
     "wide": lambda n, seed: _grid(n, seed, 2, 4, levels=2),
     "colours": lambda n, seed: _grid(n, seed, levels=2, channels=2),
     "tokens": _tokens,
+    "text": _text,
     "table": _table,
 }
-"""Toy data by name: "grid" 2 x 2 images of 3 levels, "grid4" 4 x 4 of 2, "wide" 2 x 4 of 2, "colours" 2 x 2 of 2 channels (all with two
-classes), "tokens" sequences of one to three symbols, "table" three columns."""
+"""Toy data by name: "grid" 2 x 2 images of 3 levels, "grid4" 4 x 4 of 2, "wide" 2 x 4 of 2, "colours" 2 x 2 of 2
+channels and "tokens" sequences of one to three symbols, all with two classes; "text" lines of a few letters; "table" three columns."""
 
 
 def toy(name: str, n: int = 256, seed: int = 0) -> Dataset:

@@ -36,16 +36,16 @@ def ardm(
 
     The bound is ``E_order [sum_t log p(x_order(t) | x_order(<t))]``. One network pass given t - 1 known sites scores
     all N - t + 1 hidden ones, each of which could come next; their mean, times N, is an unbiased estimate (eq. 5,
-    algorithm 2) when t is uniform on 1 .. N.
+    the loss of training) when t is uniform on 1 .. N.
 
     Sampling follows a random order, one site per pass. To take k sites at once costs ``k * L_t``, where L_t is the
     mean loss given t known sites; :meth:`Planned.fit` measures it on held-out values and finds the cheapest way in
-    a given number of steps by dynamic programming (sec. 3.2)::
+    a given number of steps by dynamic programming::
 
         planned = Planned.fit(model.generator, values, steps=20)
         model.sample(16, decoder=planned)
 
-    Not here: the bit-upscaling variant (sec. 4).
+    Not here: the bit-upscaling variant.
 
     Reference:
         Hoogeboom, Gritsenko, Bastings, Poole, van den Berg, Salimans. Autoregressive diffusion models. 2021,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -36,7 +37,9 @@ class Patches(Pixels):
         height, width, channels = self.shape
         side = self.sides[0]
         if height % side or width % side:
-            raise ValueError(f"images of {height} x {width} do not divide into patches of side {side}")
+            raise DataError(
+                f"images of {height} x {width} do not divide into patches of side {side}; give other patches= or size="
+            )
         super()._settle()
         self._space = self._space.replace(  # type: ignore[union-attr]
             shape=(height // side, width // side), event=(side * side * channels,)
@@ -116,7 +119,7 @@ def fractalgen(
         widths, depths: of the transformers, one more than there are patch sizes: the last is over the channels.
         dropout: share of activations dropped in training.
     """
-    if patches[-1] != 1 or any(a % b for a, b in zip(patches, patches[1:])):
+    if patches[-1] != 1 or any(a % b for a, b in itertools.pairwise(patches)):
         raise ValueError(f"patches={patches} must end with 1, each a multiple of the next")
     if not len(widths) == len(depths) == len(patches) + 1:
         raise ValueError(f"{len(patches)} patch sizes need {len(patches) + 1} widths and depths")

@@ -13,7 +13,7 @@ from ancestral.tokenizers import Pixels
     "neighboring-ar",
     title="Neighboring Autoregressive Modeling for Efficient Visual Generation",
     paper="arXiv:2503.10696",
-    authors="He, Chen, Zhang, Chen, Fan, Zhuang (2025)",
+    authors="He, He, He, Chen, Zhou, Zhang, Zhuang (2025)",
     differs_from="gpt",
     tiny=dict(width=16, depth=2, heads=2, dropout=0.0),
     toy="grid",
@@ -32,7 +32,7 @@ def neighboring_ar(width: int = 128, depth: int = 6, heads: int = 4, dropout: fl
     On grey pixels; the paper's tokens are those of a VQ autoencoder.
 
     Reference:
-        He, Chen, Zhang, Chen, Fan, Zhuang. Neighboring autoregressive modeling for efficient visual generation.
+        He, He, He, Chen, Zhou, Zhang, Zhuang. Neighboring autoregressive modeling for efficient visual generation.
         2025, arXiv:2503.10696.
 
     Args:
