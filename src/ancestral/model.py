@@ -391,9 +391,7 @@ class Model:
             return encode_stream_set(self.generator, streams, self.context, side=_pack(side), progress=progress)
         values, extra = self.tokenizer.encode_exact(dataset)
         side["form"] = _new(dataset.form, self.tokenizer.decode(values[:1]).form)
-        return encode_values(
-            self.generator, values, batch_size=batch_size, side=_pack(side, extra), progress=progress
-        )
+        return encode_values(self.generator, values, batch_size=batch_size, side=_pack(side, extra), progress=progress)
 
     def decompress(self, blob: bytes, *, as_dataset: bool = False, progress: Any = None) -> Any:
         """The data that :meth:`compress` was given, to the bit.

@@ -205,7 +205,7 @@ class Order:
 
     @classmethod
     def cells(cls, height: int, width: int, cell: int) -> Order:
-        """Cells of ``cell x cell`` sites at once, the cells in raster order (xAR: Ren et al. 2025, arXiv:2502.20388)."""
+        """Cells of ``cell x cell`` sites at once, cells in raster order (xAR: Ren et al. 2025, arXiv:2502.20388)."""
         v, u = _grid(height, width)
         columns = -(-width // cell)
         return cls(((v // cell) * columns + u // cell).reshape(-1))

@@ -99,10 +99,10 @@ def walk(
     device = next(generator.parameters()).device
     condition = condition or Condition()
     dtype = torch.int64 if space.discrete else torch.float32
-    if given is not None and known_sets:
-        values = given.clone()
-    else:
-        values = torch.zeros(batch, space.n, *space.event, dtype=dtype, device=device)
+    values = torch.zeros(batch, space.n, *space.event, dtype=dtype, device=device)
+    if given is not None and known_sets:  # only what is known: networks may keep all they are shown
+        shown_first = order.permutation[..., : order.starts[known_sets]]
+        put(values, shown_first, take(given, shown_first))
     followed, told, start = order, condition, values
     if base is not None:
         told = Condition.join(condition, base[0])

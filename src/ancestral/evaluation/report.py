@@ -28,6 +28,7 @@ class Report:
         known: bool ``[m, H, W]``, what was shown of them.
         completions: ``[m, draws, H, W]``.
         curve: rows with ``step``, ``seconds``, ``loss`` and ``val_loss`` (bits per dimension or None).
+        curve_note: what lies under it.
         reference: (name, bits) drawn as a line across the curve.
         rates: (name, bits per dimension, note); the first is the model's.
         heat: mean bits at every site, ``[H, W]``.
@@ -47,6 +48,7 @@ class Report:
     known: np.ndarray
     completions: np.ndarray
     curve: list[dict[str, Any]]
+    curve_note: str
     reference: tuple[str, float]
     rates: list[tuple[str, float, str]]
     heat: np.ndarray
@@ -57,9 +59,9 @@ class Report:
 
 _STYLE = """
 :root { color-scheme: light dark; --paper:#fbfaf7; --ink:#1d1c1a; --soft:#6a675f; --line:#dcd8cf; --tint:#f1eee7;
-  --accent:#1f5fa8; --second:#c2571a; --flip:0; }
+  --accent:#1f5fa8; --second:#c2571a; --flip:0; --edge:#dcd8cf; }
 @media (prefers-color-scheme: dark) { :root { --paper:#161718; --ink:#e9e6df; --soft:#a09c92; --line:#35373a;
-  --tint:#1f2123; --accent:#77aee8; --second:#eb9a5f; --flip:1; } }
+  --tint:#1f2123; --accent:#77aee8; --second:#eb9a5f; --flip:1; --edge:#c4c2be; } }
 * { box-sizing:border-box; }
 body { margin:0; background:var(--paper); color:var(--ink); line-height:1.55;
   font-family: Charter, "Bitstream Charter", "Iowan Old Style", Georgia, serif; font-size:17px; }
@@ -78,15 +80,16 @@ img.d { image-rendering:pixelated; filter:invert(var(--flip)); display:block; ba
 .samples { display:grid; grid-template-columns:repeat(auto-fill,minmax(23rem,1fr)); gap:.55rem 2rem; }
 .samples div { display:flex; align-items:center; gap:.8rem; }
 .samples b { width:1.2rem; text-align:right; font-weight:600; }
-.samples img { width:calc(100% - 2rem); height:auto; border:1px solid var(--line); }
+.samples img { width:calc(100% - 2rem); height:auto; border:1px solid var(--edge); }
 .scroll { overflow-x:auto; }
 table { border-collapse:collapse; font-size:.9rem; font-variant-numeric:tabular-nums; }
 th { text-align:left; font-weight:500; font-size:.82rem; }
 .fill td, .fill th { padding:.25rem .9rem .25rem 0; }
-.fill img { width:54px; height:54px; border:1px solid var(--line); }
+.fill img { width:54px; height:54px; border:1px solid var(--edge); }
 .fill .draws img { display:inline-block; margin-right:6px; vertical-align:top; } .fill .draws { white-space:nowrap; }
-.fill img.hidden { background:repeating-linear-gradient(45deg,#fff 0 3px,#c9d9ea 3px 6px); }
+.fill img.hidden { background:repeating-linear-gradient(45deg,#fff 0 3px,#d2d2d2 3px 6px); }
 .rates { width:100%; } .rates td, .rates th { padding:.32rem .8rem .32rem 0; border-bottom:1px solid var(--line); }
+.rates th { white-space:nowrap; }
 .rates td.n { text-align:right; white-space:nowrap; } .rates td.bar { width:42%; padding-right:0; }
 .rates i { display:block; height:.95rem; background:var(--soft); opacity:.5; border-radius:1px; }
 .rates i.over { background:linear-gradient(90deg,var(--soft) 75%,transparent); }
@@ -278,8 +281,7 @@ def _curve(report: Report) -> str:
         legend += 95
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="learning curve">{"".join(parts)}</svg>'
-        "<figcaption>Bits per pixel in training. Training batches are scored in random orders, with dropout; "
-        "validation with the averaged weights.</figcaption></figure>"
+        f"<figcaption>{escape(report.curve_note)}</figcaption></figure>"
     )
 
 
@@ -310,7 +312,7 @@ def _heat(bits: np.ndarray) -> str:
             if write:
                 parts.append(
                     f'<text x="{x + cell / 2 - 0.5}" y="{y + cell / 2 + 3.5}" text-anchor="middle" '
-                    f'style="fill:{text};font-size:11px">{bits[i, j]:.1f}</text>'
+                    f'style="fill:{text};font-size:9.5px">{bits[i, j]:.1f}</text>'
                 )
     width, base = columns * cell - 1, rows * cell + 14
     steps = 48
@@ -321,10 +323,13 @@ def _heat(bits: np.ndarray) -> str:
             f'fill="{fill}"/>'
         )
     for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        parts.append(f'<text x="{share * width:.1f}" y="{base + 25}" text-anchor="{anchor}">{share * most:.1f}</text>')
+        parts.append(
+            f'<text x="{share * width:.1f}" y="{base + 25}" text-anchor="{anchor}" style="font-size:9px">'
+            f"{share * most:.1f}</text>"
+        )
     size = f"0 0 {width} {base + 30}"
     return (
         f'<figure><svg viewBox="{size}" role="img" aria-label="mean bits of every pixel">{"".join(parts)}</svg>'
-        "<figcaption>Mean bits of every pixel of the test set, read row by row: ink that could go either way is "
-        "dear, borders and what earlier pixels tell are cheap.</figcaption></figure>"
+        "<figcaption>Mean bits of every pixel of the test set, given those before it in the order of scoring: ink "
+        "that could go either way is dear, borders and what earlier pixels tell are cheap.</figcaption></figure>"
     )

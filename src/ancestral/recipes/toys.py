@@ -71,7 +71,8 @@ TOYS: dict[str, Callable[[int, int], Dataset]] = {
     "table": _table,
 }
 """Toy data by name: "grid" 2 x 2 images of 3 levels, "grid4" 4 x 4 of 2, "wide" 2 x 4 of 2, "colours" 2 x 2 of 2
-channels and "tokens" sequences of one to three symbols, all with two classes; "text" lines of a few letters; "table" three columns."""
+channels, "tokens" sequences of one to three symbols, all with two classes; "text" lines of a few letters; "table"
+three columns."""
 
 
 def toy(name: str, n: int = 256, seed: int = 0) -> Dataset:

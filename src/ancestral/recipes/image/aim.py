@@ -82,7 +82,7 @@ class GroupedMamba(SequenceNetwork):
     toy="grid",
     claim=Claim("as good as causal transformers of equal size, at constant memory and time per step"),
 )
-def aim(width: int = 128, depth: int = 6, state: int = 16, groups: int = 4) -> Model:
+def aim(width: int = 64, depth: int = 4, state: int = 16, groups: int = 4) -> Model:
     """Next-pixel prediction in raster order by selective state spaces, without scans in further directions.
 
     Learned positions tell the network where in the image it is; the class comes first, and by adaLN-group shifts,
