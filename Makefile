@@ -9,7 +9,7 @@ demo: install  ## install, then run the main job: fit, sample, score, complete, 
 	$(BIN)/ancestral quickstart
 
 test: install  ## install, then run the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check src tests benchmarks

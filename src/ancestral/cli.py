@@ -79,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--trace" in given:
         given.remove("--trace")
         trace = True
+    if "torch" not in sys.modules:
+        # Threads that wait by spinning make torch ten times slower where another program uses the cores too.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     name = given[0] if given else ""
     known = name if name in COMMANDS else ""
     with warnings.catch_warnings():

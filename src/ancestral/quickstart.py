@@ -340,6 +340,7 @@ def _report(
     pictures: dict[str, np.ndarray],
     out: Path,
 ) -> str:
+    from ancestral.commands.console import ending
     from ancestral.evaluation.report import Report, page
 
     assert model.recipe is not None and model.history is not None
@@ -389,7 +390,7 @@ def _report(
                 ("from", ", ".join(p for p in (model.recipe.authors, model.recipe.paper) if p)),
                 ("arguments", ", ".join(f"{k}={v}" for k, v in model.config.items())),
                 ("parameters", f"{model.parameters:,}"),
-                ("training", f"{history.steps} steps, {history.seconds:.0f} s, ended by {history.stopped}"),
+                ("training", ending(history)),
                 ("best validation", _best(history)),
                 ("compressed file", f"{results['compressed_bytes']:,} bytes, read back and found identical"),
                 ("seed", str(results["seed"])),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ancestral.data import Dataset
     from ancestral.model import Model
+    from ancestral.training import History
 
 
 # -- arguments
@@ -224,6 +225,12 @@ def bytes_of(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size
+
+
+def ending(history: History) -> str:
+    """How training went, in words."""
+    why = {"budget": "", "patience": ", stopped early", "interrupted": ", interrupted", "callback": ", stopped"}
+    return f"{history.steps} steps in {history.seconds:.0f} s{why.get(history.stopped, '')}"
 
 
 def human(count: float) -> str:

@@ -91,7 +91,7 @@ def fit(
     rows = [
         ("learned from", summary["data"]),
         ("recipe", f"{record.id}, {model.parameters:,} parameters"),
-        ("training", f"{history.steps} steps in {history.seconds:.0f} s, ended by {history.stopped}"),
+        ("training", console.ending(history)),
     ]
     if best is not None:
         rows.append(("validation", f"{best:.4f} bits per value"))
