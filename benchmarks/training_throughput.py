@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from record import record
 from torch import Tensor, nn
 
 from ancestral.generator import Generator
@@ -23,6 +22,7 @@ from ancestral.heads import Categorical
 from ancestral.networks import CausalTransformer
 from ancestral.noise import Noise
 from ancestral.space import Condition, Space
+from record import record
 
 WIDTH, DEPTH, HEADS, VOCAB, BATCH, LENGTH, HIDDEN = 384, 8, 6, 4096, 16, 256, 1024
 
@@ -106,7 +106,7 @@ def main() -> None:
         peers={k: v for k, v in table.items() if k != "ancestral"},
         scale=f"{DEPTH} x {WIDTH}, vocabulary {VOCAB}, batch {BATCH} x {LENGTH}, float32, median of {rounds} rounds",
         command=f"python benchmarks/training_throughput.py --rounds {rounds}",
-        verdict="reached" if ratio >= 1 else "not reached",
+        verdict="reproduced" if ratio >= 1 else "not reproduced",
         extra={"ratio_to_faster_peer": round(ratio, 4), "target": 1.0},
     )
 
