@@ -140,8 +140,8 @@ def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
     if name == "category":
         categories = from_cells(np.array(spec["categories"], dtype=object), spec["inner"])
         table = {c: i for i, c in enumerate(spec["categories"])}
-        codes = [-1 if c is None else table.get(c, -1) for c in cells]
-        return pd.Series(pd.Categorical.from_codes(codes, categories=categories, ordered=spec["ordered"]))
+        chosen = [-1 if c is None else table.get(c, -1) for c in cells]
+        return pd.Series(pd.Categorical.from_codes(chosen, categories=categories, ordered=spec["ordered"]))
     codes, uniques = pd.factorize(cells, use_na_sentinel=True)
     values = _typed(list(uniques), spec)
     missing = codes < 0
