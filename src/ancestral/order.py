@@ -378,6 +378,8 @@ class RandomOrders(OrderPolicy):
         if self.anneal is not None:
             begin, end = self.anneal
             chance *= min(1.0, max(0.0, (end - progress) / max(end - begin, 1e-9)))
+        if chance <= 0.0:
+            return self.fixed.to(uniforms.device)
         drawn = torch.argsort(uniforms[:, 1:], -1)
         if chance >= 1.0:
             return Order(drawn)

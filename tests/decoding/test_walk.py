@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from ancestral.decoding.complete import complete_values, method_for
 from ancestral.decoding.decoders import Ancestral
-from ancestral.decoding.walk import Draw, Given, walk
+from ancestral.decoding.walk import Draw, Given, draw_categories, walk
+from ancestral.errors import DataError
 from ancestral.generator import Generator
-from ancestral.heads import Categorical, Finite, Nested
+from ancestral.heads import Categorical, Finite, GaussianMixture, Nested
 from ancestral.networks import CausalTransformer, QueryTransformer
 from ancestral.noise import Noise, item_seeds
 from ancestral.order import RandomOrders
@@ -27,6 +28,11 @@ def built(kind: str) -> Generator:
     if kind == "any":
         made = Generator(QueryTransformer(16, 2), Categorical(), RandomOrders())
         return made.build(Space((2, 2), 3, classes=2)).eval()
+    if kind == "real":
+        return Generator(CausalTransformer(16, 2), GaussianMixture(3)).build(Space((3,), 0, event=(2,))).eval()
+    if kind == "nested real":
+        inner = Generator(CausalTransformer(8, 1), GaussianMixture(3))
+        return Generator(CausalTransformer(16, 2), Nested(inner)).build(Space((3,), 0, event=(2,))).eval()
     inner = Generator(CausalTransformer(8, 1), Categorical())
     return Generator(CausalTransformer(16, 2), Nested(inner)).build(Space((2,), 3, event=(2,))).eval()
 
@@ -55,13 +61,32 @@ def test_truncations_are_their_closed_forms(logits: list[float], t: float, k: in
     assert int((draw(lp, temperature=0)[0, 0] > 0).sum()) == 1
 
 
+def test_truncations_compose_in_the_order_temperature_top_k_min_p_top_p() -> None:
+    p = torch.tensor([[[0.4, 0.3, 0.15, 0.1, 0.05]]], dtype=torch.float64)
+    assert (draw(p.log(), top_k=3, top_p=0.6)[0, 0] > 0).tolist() == [True, True, False, False, False]
+    # Squared and normalised, the first two hold 0.25 / 0.285 of the mass.
+    assert (draw(p.log(), temperature=0.5, top_p=0.85)[0, 0] > 0).tolist() == [True, True, False, False, False]
+    assert (draw(p.log(), min_p=0.3, top_k=4)[0, 0] > 0).tolist() == [True, True, True, False, False]
+    assert (draw(p.log(), temperature=0, top_p=0.99)[0, 0] > 0).tolist() == [True, False, False, False, False]
+
+
+def test_draws_follow_the_probabilities_and_never_the_impossible() -> None:
+    p = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
+    drawn = draw_categories(p.log().expand(9000, 1, 6), Noise.of(5, 9000))[:, 0]
+    counts = drawn.bincount(minlength=6)
+    assert (counts[p == 0] == 0).all()
+    seen = p > 0
+    # Two degrees of freedom: beyond 18.4 with probability 1e-4.
+    assert float(((counts[seen] - 9000 * p[seen]) ** 2 / (9000 * p[seen])).sum()) < 18.4
+
+
 @pytest.mark.parametrize("options", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"min_p": 2.0}])
 def test_impossible_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Draw(Noise.of(0, 1), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["fixed", "any", "nested"])
+@pytest.mark.parametrize("kind", ["fixed", "any", "nested", "real", "nested real"])
 def test_scoring_step_by_step_equals_the_parallel_pass(kind: str) -> None:
     generator = built(kind)
     values = generator.sample(Noise.of(1, 20))
@@ -156,3 +181,90 @@ def test_a_stopped_sequence_stays_stopped() -> None:
     values = generator.sample(Noise.of(0, 200))
     ended = ((values == 2).long().cumsum(1) - (values == 2).long()) > 0
     assert ended.any() and (values[ended] == 2).all()
+
+
+def stopping() -> tuple[Generator, torch.Tensor, torch.Tensor]:
+    """A model of sequences of at most 4 symbols, all its values, and their log-probabilities."""
+    torch.manual_seed(0)
+    generator = Generator(CausalTransformer(16, 2), Categorical()).build(Space((4,), 3, stop=2)).eval()
+    every = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    stopped = (every == 2).long().cummax(1).values.bool()
+    every = every[(~stopped | (every == 2)).all(1)]
+    with torch.no_grad():
+        return generator, every, generator.log_prob(every).double().sum(1)
+
+
+def fill(generator: Generator, known: torch.Tensor, values: torch.Tensor, n: int) -> torch.Tensor:
+    done = complete_values(
+        generator,
+        values.expand(n, 4),
+        known.expand(n, 4),
+        seeds=item_seeds(0, torch.arange(n)),
+        condition=Condition(),
+        order=None,
+        decoder=Ancestral(),
+        guidance=0.0,
+        options={},
+        particles=100,
+        batch_size=n,
+    )
+    assert done.method == "importance"
+    return done.values
+
+
+@pytest.mark.parametrize(
+    ("known", "values"),
+    [
+        ([0, 0, 1, 0], [0, 0, 1, 0]),
+        ([0, 0, 1, 0], [0, 0, 2, 0]),
+        ([0, 1, 0, 1], [0, 0, 0, 1]),
+        ([0, 1, 0, 1], [0, 0, 0, 2]),
+    ],
+)
+def test_gaps_before_a_known_symbol_or_a_known_end(known: list[int], values: list[int]) -> None:
+    """Bayes' rule over sequences that end: no stop before a known symbol, nothing behind a stop."""
+    generator, every, lp = stopping()
+    assert float(lp.exp().sum()) == pytest.approx(1, abs=1e-5)
+    mask, shown, n = torch.tensor(known, dtype=torch.bool), torch.tensor(values), 1500
+    drawn = fill(generator, mask, shown, n)
+    fits = (every[:, mask] == shown[mask]).all(1)
+    p = torch.softmax(lp[fits], 0)
+    hits = (drawn[:, None] == every[fits][None]).all(-1)
+    assert hits.any(1).all(), "a completion that no sequence of the model agrees with"
+    share = hits.double().mean(0)
+    assert ((share - p).abs() <= 4 * (p * (1 - p) / n).sqrt() + 0.02).all()
+
+
+def test_a_known_symbol_behind_a_known_end_is_refused() -> None:
+    generator, _, _ = stopping()
+    with pytest.raises(DataError, match="probability 0"):
+        fill(generator, torch.tensor([False, True, False, True]), torch.tensor([0, 2, 0, 1]), 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "values"),
+    [
+        ("fixed", [0, 0, 1, 1], [2, 1, 0, 2]),
+        ("fixed", [1, 0, 1, 0], [2, 1, 0, 2]),
+        ("fixed", [0, 1, 0, 0], [2, 1, 0, 2]),
+        ("stopping", [0, 0, 1, 0], [0, 0, 1, 0]),
+        ("stopping", [0, 1, 0, 1], [0, 0, 0, 1]),
+        ("stopping", [0, 0, 0, 1], [0, 0, 0, 2]),
+        ("stopping", [1, 0, 0, 1], [0, 0, 0, 2]),
+    ],
+)
+def test_likelihood_weights_estimate_the_evidence(kind: str, known: list[int], values: list[int]) -> None:
+    """The mean weight of forced draws is the probability of the known sites, without bias."""
+    if kind == "stopping":
+        generator, every, lp = stopping()
+    else:
+        generator, every = built(kind), torch.tensor(list(itertools.product(range(3), repeat=4)))
+        with torch.no_grad():
+            lp = generator.log_prob(every).double().sum(1)
+    mask, shown, n = torch.tensor(known, dtype=torch.bool), torch.tensor(values), 20_000
+    order = generator.order.scoring()
+    walked = walk(generator, Draw(Noise.of(3, n)), n, order, given=shown.expand(n, 4), known=mask.expand(n, 4))
+    assert (walked.values[:, mask] == shown[mask]).all()
+    truth = float(lp[(every[:, mask] == shown[mask]).all(1)].exp().sum())
+    weight = walked.log_weight.exp()
+    assert abs(float(weight.mean()) - truth) <= 5 * float(weight.std()) / n**0.5 + 1e-6

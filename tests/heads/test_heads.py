@@ -38,6 +38,40 @@ def test_logistic_bins_sum_to_one_for_extreme_parameters(k: int, m: int, mean: f
     assert torch.isfinite(head.project.bias.grad).all()
 
 
+@pytest.mark.parametrize("mean", [-1e6, -30.0, 0.3, 30.0, 1e6])
+@pytest.mark.parametrize("scale", [-100.0, -7.0, 0.0, 20.0, 100.0])
+@pytest.mark.parametrize("k", [2, 256, 65_536])
+def test_logistic_mixture_survives_any_parameters(k: int, scale: float, mean: float) -> None:
+    head = LogisticMixture(2).build(Space((2, 2), k), 8)
+    with torch.no_grad():
+        head.project.weight.zero_()
+        head.project.bias.view(3, 2)[1] = mean
+        head.project.bias.view(3, 2)[2] = scale
+    every = head(features(1), SITES).log_probs()
+    assert torch.isfinite(every).all()
+    torch.testing.assert_close(every.double().exp().sum(-1), torch.ones(1, 4).double(), atol=1e-5, rtol=0)
+    for level in (0, k // 2, k - 1):
+        head.zero_grad()
+        head(features(1), SITES).log_prob(torch.full((1, 4), level)).sum().backward()
+        assert torch.isfinite(head.project.bias.grad).all() and torch.isfinite(head.project.weight.grad).all()
+
+
+@pytest.mark.parametrize("k", [2, 3, 17, 256])
+def test_logistic_bins_are_differences_of_sigmoids(k: int) -> None:
+    """PixelCNN++ (arXiv:1701.05517, eq. 2), in float64 and by plain subtraction."""
+    torch.manual_seed(0)
+    head = LogisticMixture(3).build(Space((2, 2), k), 8)
+    found = head(features(), SITES).log_probs().exp()
+    weight, mean, scale = head.project(features()).double().chunk(3, -1)
+    expected = torch.zeros(3, 4, k, dtype=torch.float64)
+    for level in range(k):
+        centre, half = 2 * level / (k - 1) - 1, 1 / (k - 1)
+        upper = torch.sigmoid((centre + half - mean) / scale.exp()) if level < k - 1 else torch.ones_like(mean)
+        lower = torch.sigmoid((centre - half - mean) / scale.exp()) if level > 0 else torch.zeros_like(mean)
+        expected[..., level] = (torch.softmax(weight, -1) * (upper - lower)).sum(-1)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_logistic_mixture_of_a_narrow_component_names_its_level() -> None:
     head = LogisticMixture(1).build(Space((2, 2), 11), 8)
     with torch.no_grad():
@@ -89,6 +123,29 @@ def test_gaussian_mixture_integrates_to_one_and_samples_follow_it(channels: int)
             assert float(mean[0]) == pytest.approx(float(expected[0]), abs=1e-3)
 
 
+@pytest.mark.parametrize("event", [(), (2,), (2, 2)])
+def test_gaussian_samples_have_the_moments_of_the_density(event: tuple[int, ...]) -> None:
+    """Mean and covariance, components included, in closed form; temperature scales each component's spread."""
+    torch.manual_seed(2)
+    n = 40_000
+    head = GaussianMixture(3).build(Space((1,), 0, event=event), 8)
+    with torch.no_grad():
+        density = head(torch.randn(1, 1, 8).expand(n, 1, 8), torch.zeros(1, dtype=torch.long))
+        weight, mean = density.log_weight[0, 0].exp().double(), density.mean[0, 0].double()
+        var = (2 * density.log_std[0, 0]).exp().double()
+        centre = (weight[:, None] * mean).sum(0)
+        between = torch.einsum("m,mi,mj->ij", weight, mean - centre, mean - centre)
+        for temperature in (1.0, 0.5):
+            drawn = density.sample(Noise.of(1, n), temperature)
+            assert drawn.shape == (n, 1, *event)
+            x = drawn.reshape(n, -1).double()
+            covariance = between + torch.diag((weight[:, None] * var).sum(0)) * temperature**2
+            spread = covariance.diagonal().sqrt()
+            # Five standard errors: of a mean 5 / sqrt(n) spreads, of a covariance about twice as many.
+            assert ((x.mean(0) - centre).abs() < 5 * spread / n**0.5).all()
+            assert ((x.T.cov().reshape(covariance.shape) - covariance).abs() < 10 * spread.outer(spread) / n**0.5).all()
+
+
 def test_nested_head_normalises() -> None:
     torch.manual_seed(0)
     space = Space((2,), 3, event=(2,))
@@ -106,6 +163,7 @@ def test_nested_head_normalises() -> None:
         (Categorical(), Space((2,), 3, event=(2,))),
         (Categorical(), Space((2,), 0, event=(2,))),
         (LogisticMixture(), Space((2,), (2, 3))),
+        (LogisticMixture(), Space((2,), 1)),
         (GaussianMixture(), Space((2,), 3)),
         (Nested(Generator(CausalTransformer(8, 1), Categorical())), Space((2,), 3)),
     ],

@@ -19,6 +19,8 @@ from ancestral.networks import (
     Recurrent,
 )
 from ancestral.networks.base import take
+from ancestral.networks.frontier import FrontierTransformer
+from ancestral.networks.instructed import InstructedTransformer
 from ancestral.networks.recurrent import selective_scan
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -35,6 +37,8 @@ NETWORKS = {
     "masked-convolution": lambda: MaskedConvolution(16, 2),
     "mamba": lambda: Mamba(16, 2, state=4),
     "recurrent": lambda: Recurrent(16, 2),
+    "frontier": lambda: FrontierTransformer(16, 2),
+    "instructed": lambda: InstructedTransformer(16, 2),
 }
 ORDERS = {
     "raster": lambda: Order.raster(16),
@@ -73,7 +77,7 @@ def accepted(network: Network, order: Order) -> bool:
     return True
 
 
-CASES = [(n, o) for n in NETWORKS for o in ORDERS if accepted(NETWORKS[n](), ORDERS[o]())]
+CASES = [(n, o) for n in NETWORKS for o in ORDERS if accepted(made(n), ORDERS[o]())]
 
 
 @pytest.mark.parametrize(("network", "order"), CASES)
@@ -138,6 +142,8 @@ def test_networks_say_which_orders_they_refuse() -> None:
         made("causal").check(Order.neighbour(4, 4))
     with pytest.raises(ValueError, match="one order for all items"):
         made("made").check(Order.random(16, batch=2))
+    with pytest.raises(ValueError, match="neighbours before a site"):
+        made("frontier").check(Order.reverse(16))
 
 
 @pytest.mark.parametrize("length", [1, 5, 64, 65, 200])

@@ -86,6 +86,54 @@ def test_zig_zag_is_that_of_jpeg() -> None:
     assert Order.frequency(8, 8).permutation[:15].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4]
 
 
+def test_zig_zag_snakes_along_all_diagonals() -> None:
+    """ISO 10918-1, figure A.6, walked by hand: turn at every edge."""
+    expected, v, u, up = [], 0, 0, True
+    for _ in range(64):
+        expected.append(8 * v + u)
+        if up and u == 7:
+            v, up = v + 1, False
+        elif up and v == 0:
+            u, up = u + 1, False
+        elif not up and v == 7:
+            u, up = u + 1, True
+        elif not up and u == 0:
+            v, up = v + 1, True
+        else:
+            v, u = (v - 1, u + 1) if up else (v + 1, u - 1)
+    assert Order.frequency(8, 8).permutation.tolist() == expected
+
+
+def test_small_orders_by_hand() -> None:
+    assert Order.reverse(4).rank.tolist() == [3, 2, 1, 0]
+    assert Order.frames(3, 2).rank.tolist() == [0, 0, 1, 1, 2, 2]
+    assert Order.cells(2, 5, 2).rank.reshape(2, 5).tolist() == [[0, 0, 1, 1, 2]] * 2
+    assert Order.cells(3, 3, 2).rank.reshape(3, 3).tolist() == [[0, 0, 1], [0, 0, 1], [2, 2, 3]]
+    assert Order.neighbour(2, 3).rank.tolist() == [0, 1, 2, 1, 2, 3]
+    assert Order.neighbour(2, 2, 2).sizes == (1, 3, 3, 1)
+    assert Order.parallel(2, 4, 2).rank.reshape(2, 4).tolist() == [[0, 4, 1, 4], [2, 4, 3, 4]]
+    assert Order.hilbert(2, 2).permutation.tolist() in ([0, 1, 3, 2], [0, 2, 3, 1])
+    assert Order([5, 2, 2]).rank.tolist() == [1, 0, 0]
+
+
+def test_feed_is_the_matching_site() -> None:
+    """Sets of 1, 2 and 4: each site of a set is fed by the site at the same share of the way through the last."""
+    assert Order([0, 1, 1, 2, 2, 2, 2]).feed.tolist() == [-1, 0, 0, 1, 1, 2, 2]
+    assert Order([0, 0, 1, 1, 1]).feed.tolist() == [-1, -1, 0, 0, 1]
+
+
+@few
+@given(st.integers(1, 200), st.integers(1, 30))
+def test_cosine_sets_leave_the_published_share_hidden(n: int, steps: int) -> None:
+    """floor(n cos(pi/2 t/T)) sites are hidden after step t wherever every step can still draw one site."""
+    sets, total = cosine_sets(n, steps), min(n, steps)
+    hidden = [int((sets > t).sum()) for t in range(total)]
+    for t, count in enumerate(hidden):
+        published = int(n * torch.cos(torch.tensor(torch.pi / 2 * (t + 1) / total, dtype=torch.float64)) + 1e-9)
+        room = (total - 1 - t, (hidden[t - 1] if t else n) - 1)
+        assert count == min(max(published, room[0]), room[1])
+
+
 @few
 @given(st.integers(1, 200), st.integers(1, 30))
 def test_cosine_sets_are_nondecreasing_and_never_empty(n: int, steps: int) -> None:
@@ -151,6 +199,23 @@ def test_an_items_order_does_not_depend_on_its_batch(policy: RandomOrders) -> No
         alone = policy.draw(Noise.of(3, 1, first=i).uniform(13), 0.5).expand(1)
         assert torch.equal(alone.rank[0], many.rank[i])
     valid(policy.scoring(), 12)
+
+
+def test_annealing_ends_in_the_very_order_that_scores_are_stated_for() -> None:
+    """Sites that are scored together are, in the end, trained together."""
+    policy = RandomOrders("neighbour", anneal=(0.2, 0.8)).build(Space((3, 4), 2))
+    end = policy.draw(Noise.of(0, 5).uniform(13), 1.0)
+    assert torch.equal(end.expand(5).rank, policy.scoring().expand(5).rank) and end.n_sets == 6
+
+
+def test_random_orders_are_uniform() -> None:
+    policy = RandomOrders().build(Space((3,), 2))
+    ranks = policy.draw(Noise.of(0, 6000).uniform(4)).expand(6000).rank
+    counts = (ranks @ torch.tensor([9, 3, 1])).bincount()
+    counts = counts[counts > 0]
+    assert len(counts) == 6
+    # Five degrees of freedom: beyond 25.7 with probability 1e-4.
+    assert float(((counts - 1000.0) ** 2 / 1000).sum()) < 25.7
 
 
 def test_annealing_ends_in_the_base_order() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
 from ancestral.decoding.walk import Draw, walk
+from ancestral.errors import DataError
 from ancestral.noise import Noise
 from ancestral.order import Order
 from ancestral.space import Condition
@@ -134,7 +135,13 @@ def _importance(
         known=known.repeat_interleave(particles, 0),
         base=base,
     )
-    weight = torch.softmax(walked.log_weight.reshape(batch, particles), -1)
+    log_weight = walked.log_weight.reshape(batch, particles)
+    if bool(log_weight.isneginf().all(1).any()):
+        raise DataError(
+            "no completion agrees with the known sites: the model gives them probability 0 (such as a known symbol "
+            "behind the known end of a sequence); check what is marked as known"
+        )
+    weight = torch.softmax(log_weight, -1)
     u = noise.uniform(1)
     pick = (u > weight.cumsum(-1)[:, :-1]).sum(-1)
     candidates = walked.values.reshape(batch, particles, *walked.values.shape[1:])

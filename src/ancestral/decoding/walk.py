@@ -114,6 +114,10 @@ def walk(
     if stop is not None:
         ended = (values[:, : order.starts[known_sets]] == stop).any(1)
         alive = ~ended if alive is None else alive & ~ended
+    # A sequence has not ended before a known symbol: there the stop is ruled out, and weighed.
+    until: Tensor | None = None
+    if stop is not None and known is not None and given is not None:
+        until = torch.where(known & (given != stop), torch.arange(space.n, device=device), -1).amax(1)
     log_weight = torch.zeros(batch, dtype=torch.float64, device=device)
     last: Tensor | None = None
     end = order.n_sets if sets is None else min(order.n_sets, known_sets + sets)
@@ -134,21 +138,29 @@ def walk(
             top, bottom = features[:batch], features[batch:]
             first, second = (full, full) if sites.dim() == 1 else (full[:batch], full[batch:])
             distribution = head(top, first).guided(head(bottom, second), base[1])
+        if until is not None and isinstance(distribution, Finite):
+            goes_on = until > order.starts[k]
+            log_probs = distribution.log_probs()
+            without = log_probs.index_fill(-1, torch.tensor([stop], device=device), float("-inf"))
+            distribution = Finite(torch.where(goes_on[:, None, None], without, log_probs))
+            log_weight += torch.where(goes_on, without.double().logsumexp(-1)[:, 0], 0.0)
         live = None if alive is None else alive[:, None].expand(batch, sites.shape[-1])
         shown = None if given is None else take(given, sites)
         last = distribution.choose(chooser, shown, live)
         if live is not None:
             blank = last.new_full((), stop if stop is not None else 0)
             last = torch.where(live.reshape(*live.shape, *[1] * (last.dim() - 2)), last, blank)
-            if stop is not None:
-                assert alive is not None
-                alive = alive & (last[:, 0] != stop)
         if known is not None and given is not None:
             forced, shown = take(known, sites), take(given, sites)
             if bool(forced.any()):
                 each = distribution.log_prob(shown).double()
+                if stop is not None and live is not None:  # behind its end a sequence holds nothing but stops
+                    each = torch.where(live, each, torch.where(shown == stop, 0.0, float("-inf")))
                 log_weight += torch.where(forced, each, 0.0).sum(1)
                 last = torch.where(forced.reshape(*forced.shape, *[1] * (last.dim() - 2)), shown, last)
+        if stop is not None:
+            assert alive is not None
+            alive = alive & (last[:, 0] != stop)
         put(values, sites, last)
     return Walked(values, log_weight)
 

@@ -78,6 +78,8 @@ class LogisticMixture(Head):
             raise ValueError("a logistic mixture needs one level per site; use Nested for several per site")
         if not isinstance(space.sizes, int):
             raise ValueError("a logistic mixture needs the same levels at every site; use Categorical")
+        if space.sizes < 2:
+            raise ValueError("a logistic mixture needs at least two levels; use Categorical")
         self.levels = space.sizes
         self.project = nn.Linear(width, 3 * self.components)
         nn.init.normal_(self.project.weight, std=0.1 / math.sqrt(width))
@@ -94,11 +96,13 @@ class LogisticMixture(Head):
 
     def forward(self, features: Tensor, sites: Tensor) -> Finite:
         weight, mean, scale = self.project(features).chunk(3, -1)
-        inverse = torch.exp(-scale.clamp(min=-7.0))
+        inverse = torch.exp(-scale.clamp(-7.0, 40.0))
         # log(sigmoid(b) - sigmoid(a)) = b + log1p(-exp(a - b)) - softplus(a) - softplus(b), b > a: stable
-        # everywhere, but for the two infinite edges, whose terms are taken out by hand.
+        # everywhere, but for the two infinite edges, whose terms are taken out by hand. The gap b - a is the width
+        # of a bin: as a difference of z it would vanish beside a large mean.
         z = (self.edges[1:-1] - mean[..., None]) * inverse[..., None]  # [B, S, M, K - 1]
         low, high = z[..., :-1], z[..., 1:]
-        middle = high + torch.log(-torch.expm1(low - high)) - F.softplus(low) - F.softplus(high)
+        gap = (2 / (self.levels - 1)) * inverse[..., None]
+        middle = high + torch.log(-torch.expm1(-gap)) - F.softplus(low) - F.softplus(high)
         log_bins = torch.cat([F.logsigmoid(z[..., :1]), middle, F.logsigmoid(-z[..., -1:])], -1)
         return Finite(torch.logsumexp(log_bins + F.log_softmax(weight, -1)[..., None], -2))

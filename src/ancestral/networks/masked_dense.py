@@ -103,7 +103,7 @@ class DeepNADE(Network):
     def build(self, space: Space) -> DeepNADE:
         self.space = space
         self.embed = ValueEmbedding(space, self.width, masked=True)
-        self.told = ConditionEmbedding(space, self.hidden)
+        self.told = ConditionEmbedding(space, self.width)
         self.enter = nn.Linear(space.n * self.width, self.hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(self.hidden) for _ in range(self.depth))
         self.inner = nn.ModuleList(nn.Linear(self.hidden, self.hidden) for _ in range(self.depth))
@@ -114,8 +114,8 @@ class DeepNADE(Network):
     def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Tensor:
         sites = torch.arange(self.space.n, device=values.device)
         x = torch.where(known[..., None], self.embed(values, sites), self.embed.mask)
-        told = self.told(condition, sites, values.shape[0])
-        h = self.enter(x.flatten(1)) + (told.mean(1) if isinstance(told, Tensor) else told)
+        # The condition enters at every site, so that the network knows where a per-site condition stands.
+        h = self.enter((x + self.told(condition, sites, values.shape[0])).flatten(1))
         for norm, inner, outer in zip(self.norms, self.inner, self.outer, strict=True):
             h = h + outer(F.dropout(F.gelu(inner(norm(h))), self.dropout, self.training))
         return self.leave(h).view(-1, self.space.n, self.width)
@@ -132,7 +132,8 @@ class MADE(Network):
 
     Every hidden unit has a degree d and sees only sites of rank below d; a site of rank r sees only units of
     degree at most r. Degrees are spread evenly over the ranks, so one pass gives all sites' features. Weights are
-    trained for one order.
+    trained for one order. What the model is told enters all hidden units of the first layer, unmasked, and is added
+    to the features.
 
     Args:
         width: features D at every site.
@@ -153,7 +154,17 @@ class MADE(Network):
         sizes = [space.n * self.width, *[self.hidden] * self.depth]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.leave = nn.Linear(self.hidden, space.n * self.width)
+        told = space.n * self.width if space.site else self.width if space.classes or space.vector else 0
+        self.guide = nn.Linear(told, self.hidden, bias=False) if told else None
         return self
+
+    def _guide(self, told: Tensor | float) -> Tensor | float:
+        """What every hidden unit of the first layer is told: ``[B, hidden]``, or 0.0."""
+        if self.guide is None or not isinstance(told, Tensor):
+            return 0.0
+        if self.space.site:
+            told = told.expand(told.shape[0], self.space.n, self.width)
+        return self.guide(told.flatten(1))
 
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
         if order.batched:
@@ -167,7 +178,8 @@ class MADE(Network):
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             mask = rank[None] < degree[:, None] if number == 0 else degree[None] <= degree[:, None]
-            h = F.silu(F.linear(h, layer.weight * mask, layer.bias))
+            h = F.linear(h, layer.weight * mask, layer.bias)
+            h = F.silu(h + self._guide(told) if number == 0 else h)
         mask = degree[None] <= rank[:, None]
         features = F.linear(h, self.leave.weight * mask, self.leave.bias)
         return features.view(-1, self.space.n, self.width) + told
