@@ -1,195 +1,130 @@
-"""Generate the pages that derive from the code, then build the site into ``site/``; any warning is an error."""
+"""Generate the pages that derive from the code, then build the site into ``site/``; any warning is an error.
+
+Written pages are in ``docs/pages``; a line ``<!-- generated: NAME -->`` in them is replaced. Nothing generated is
+committed: pages go to ``build/site-source``, the site to ``site``.
+"""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("svg")
-
-import matplotlib.pyplot as plt
-
-from ancestral.order import Order
-from ancestral.recipes.registry import Recipe, catalogue
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES, BUILT = ROOT / "docs" / "pages", ROOT / "build" / "docs"
-RESULTS = ROOT / "benchmarks" / "results"
-MODULES = (
-    "api",
-    "model",
-    "scores",
-    "space",
-    "order",
-    "generator",
-    "objectives",
-    "networks.base",
-    "networks.transformer",
-    "networks.masked_convolution",
-    "networks.masked_dense",
-    "networks.convolution",
-    "networks.recurrent",
-    "heads.base",
-    "heads.categorical",
-    "heads.gaussian",
-    "heads.nested",
-    "decoding.walk",
-    "decoding.decoders",
-    "decoding.complete",
-    "coding.codec",
-    "coding.streams",
-    "coding.container",
-    "training.config",
-    "training.source",
-    "tokenizers.base",
-    "recipes.registry",
-    "errors",
-)
+PAGES, WORK, SITE = ROOT / "docs" / "pages", ROOT / "build" / "site-source", ROOT / "site"
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sitegen.docstrings import markdown  # noqa: E402
+from sitegen.measured import measured_page, results  # noqa: E402
+from sitegen.pictures import orders_svg  # noqa: E402
+from sitegen.reference import write_reference  # noqa: E402
+from sitegen.systems import write_systems  # noqa: E402
+
+from ancestral.cli import COMMANDS  # noqa: E402
+from ancestral.laws import LAWS  # noqa: E402
+from ancestral.recipes.registry import catalogue  # noqa: E402
 
 
-def orders_picture(path: Path) -> None:
-    """Heat maps of the ranks on an 8 x 8 grid."""
-    orders = {
-        "raster": Order.raster(64),
-        "random": Order.random(64),
-        "hilbert": Order.hilbert(8, 8),
-        "frequency": Order.frequency(8, 8),
-        "neighbour": Order.neighbour(8, 8),
-        "cells": Order.cells(8, 8, 4),
-        "parallel": Order.parallel(8, 8, 2),
-        "masks": Order.masks(64, 8),
-        "frames": Order.frames(8, 8),
-        "single": Order.single(64),
-    }
-    figure, axes = plt.subplots(2, 5, figsize=(10, 4.6), layout="constrained")
-    for axis, (name, order) in zip(axes.flat, orders.items(), strict=True):
-        axis.imshow(order.rank.reshape(8, 8), cmap="viridis", vmin=0)
-        axis.set_title(f"{name}: {order.n_sets} set{'s' if order.n_sets > 1 else ''}", fontsize=10)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.savefig(path)
-    plt.close(figure)
-
-
-def result_of(name: str) -> dict[str, object] | None:
-    """The recorded result of a benchmark, if there is one."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if name and path.exists() else None
-
-
-def recipe_page(record: Recipe) -> str:
-    """One system: docstring, citation, configuration, claim and result."""
-    config = "\n".join(f"| `{k}` | `{v!r}` | `{record.tiny.get(k, v)!r}` |" for k, v in record.config().items())
-    outcome = result_of(record.id) or result_of(record.claim.benchmark)
-    verdict = f"**{outcome['verdict']}**" if outcome else "not tested"
-    known = "".join(f"- law *{law}* is known to fail: {why}\n" for law, why in record.xfail.items())
-    relative = f"Closest relative: [{record.differs_from}]({record.differs_from}.md)." if record.differs_from else ""
-    paper = record.paper
-    if paper.startswith("arXiv:"):
-        paper = f"[{paper}](https://arxiv.org/abs/{paper[6:]})"
-    return f"""# {record.id}
-
-{record.title}. {record.authors}. {paper}
-
-```text
-{inspect.getdoc(record.build)}
-```
-
-| argument | default | tiny |
-|---|---|---|
-{config}
-
-```text
-ancestral fit DATA --recipe {record.id}
-```
-
-**Claim.** {record.claim.text}
-
-**Verdict.** {verdict}
-
-{known}
-{relative}
-"""
-
-
-def catalogue_page(records: list[Recipe]) -> str:
-    """The table of all systems."""
+def laws_table() -> str:
+    """The laws and what they say, from their docstrings."""
     rows = []
-    for r in records:
-        outcome = result_of(r.id) or result_of(r.claim.benchmark)
-        verdict = outcome["verdict"] if outcome else "not tested"
-        rows.append(f"| [{r.id}](recipes/{r.id}.md) | {r.modality} | {r.summary} | {r.claim.text} | {verdict} |")
-    return (
-        "# Catalogue\n\nGenerated from the recipes' own records; misses are shown like hits.\n\n"
-        "| id | for | what it does | claim | verdict |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
-    )
+    for name, law in LAWS.items():
+        about = markdown(inspect.getdoc(law)).split("\n\n")[0].replace("\n", " ").replace("|", r"\|")
+        rows.append(f"| `{name}` | {about} |")
+    return "| law | what is tested |\n|---|---|\n" + "\n".join(rows)
 
 
-def bibliography(records: list[Recipe]) -> str:
-    """Papers of all systems."""
-    lines = [f"- {r.authors}. *{r.title}*. {r.paper} ({r.id})" for r in sorted(records, key=lambda r: r.authors)]
-    return "# Bibliography\n\n" + "\n".join(lines) + "\n"
+def _help_of(command: str) -> str:
+    """What ``ancestral COMMAND --help`` prints on a terminal 80 wide, without colours."""
+    settings = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
+    code = f"import sys; from ancestral.cli import main; sys.exit(main({[command, '--help']!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=settings, timeout=120)
+    if done.returncode:
+        raise RuntimeError(f"`ancestral {command} --help` ends with {done.returncode}: {done.stderr.decode()}")
+    return done.stdout.decode("utf-8").strip()
 
 
-def reference() -> str:
-    """Public classes and functions with their signatures and docstrings."""
-    parts = ["# API reference\n"]
-    for name in MODULES:
-        module = importlib.import_module(f"ancestral.{name}")
-        parts.append(f"\n## ancestral.{name}\n\n{inspect.getdoc(module) or ''}\n")
-        for label, value in vars(module).items():
-            if label.startswith("_") or getattr(value, "__module__", "") != module.__name__:
-                continue
-            if not (inspect.isclass(value) or inspect.isfunction(value)):
-                continue
-            try:
-                signature = str(inspect.signature(value))
-            except (ValueError, TypeError):
-                signature = ""
-            parts.append(f"\n### {label}\n\n```text\n{label}{signature}\n\n{inspect.getdoc(value) or ''}\n```\n")
-            if inspect.isclass(value):
-                for method, function in vars(value).items():
-                    function = getattr(function, "__func__", function)
-                    if method.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
-                        continue
-                    about = inspect.getdoc(function)
-                    parts.append(f"\n```text\n{label}.{method}{inspect.signature(function)}\n\n{about}\n```\n")
-    return "".join(parts)
+def command_help() -> str:
+    """The help of every command, as the terminal shows it."""
+    return "\n\n".join(f"## {name}\n\n```text\n{_help_of(name)}\n```" for name in COMMANDS)
+
+
+GENERATED = {"laws": laws_table, "help": command_help}
+"""What written pages can ask for."""
+
+
+def generate(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """Write all pages, written and generated, into ``folder``; returns the generated parts of the navigation."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(PAGES, folder)
+    for page in folder.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for name, make in GENERATED.items():
+            mark = f"<!-- generated: {name} -->"
+            if mark in text:
+                text = text.replace(mark, make())
+        page.write_text(text, encoding="utf-8")
+    found = results()
+    (folder / "orders.svg").write_text(orders_svg(), encoding="utf-8")
+    (folder / "measurements.md").write_text(measured_page(found), encoding="utf-8")
+    return {
+        "Systems": write_systems(folder, list(catalogue().values()), found),
+        "API": write_reference(folder / "reference"),
+    }
+
+
+def toml(value: Any) -> str:
+    """Strings, numbers, lists and tables as TOML on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def configuration(parts: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """``zensical.toml`` with the generated pages in its navigation, below the entries that name them."""
+    settings = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    nav = []
+    for entry in settings["nav"]:
+        ((title, target),) = entry.items()
+        pages = [{name: path} for name, path in parts.get(title, ())]
+        nav.append({title: [*target, *pages]} if pages else entry)
+    settings |= {"nav": nav, "docs_dir": WORK.name, "site_dir": "site"}
+    return "[project]\n" + "".join(f"{name} = {toml(value)}\n" for name, value in settings.items())
 
 
 def main() -> int:
     """Write the pages, run the site builder, and fail on its warnings."""
-    shutil.rmtree(BUILT, ignore_errors=True)
-    shutil.copytree(PAGES, BUILT)
-    (BUILT / "recipes").mkdir()
-    records = list(catalogue().values())
-    orders_picture(BUILT / "orders.svg")
-    (BUILT / "catalogue.md").write_text(catalogue_page(records), encoding="utf-8")
-    (BUILT / "bibliography.md").write_text(bibliography(records), encoding="utf-8")
-    (BUILT / "reference.md").write_text(reference(), encoding="utf-8")
-    for record in records:
-        (BUILT / "recipes" / f"{record.id}.md").write_text(recipe_page(record), encoding="utf-8")
+    config = WORK.with_name("zensical.toml")
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(configuration(generate(WORK)), encoding="utf-8")
     builder = Path(sys.executable).with_name("zensical")
     done = subprocess.run(
-        [str(builder), "build", "--clean", "--config-file", str(ROOT / "zensical.toml")],
-        cwd=ROOT,
+        [str(builder), "build", "--clean", "--strict", "--config-file", str(config)],
+        cwd=config.parent,
         capture_output=True,
         text=True,
+        timeout=300,
+        env={**os.environ, "NO_COLOR": "1"},
     )
-    said = done.stdout + done.stderr
-    print(said.strip())
-    complaints = [line for line in said.splitlines() if "warning" in line.lower() or "error" in line.lower()]
-    complaints = [line for line in complaints if "No issues" not in line]
-    if done.returncode or complaints:
-        print(f"the site has {len(complaints)} warnings or errors", file=sys.stderr)
+    said = (done.stdout + done.stderr).strip()
+    print(said)
+    if done.returncode or "Warning" in said or "No issues found" not in said:
+        print("the site was not built: see the warnings above", file=sys.stderr)
         return 1
+    shutil.rmtree(SITE, ignore_errors=True)
+    shutil.move(config.with_name("site"), SITE)
+    print(f"{len(list(SITE.rglob('*.html')))} pages in {SITE.relative_to(ROOT)}/index.html and beside it")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""What the site's pages are generated from: orders, docstrings, recipes, results."""

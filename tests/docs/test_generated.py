@@ -1,0 +1,102 @@
+"""The generators of the site: docstrings to Markdown, signatures, the picture of orders, results."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
+
+from sitegen.docstrings import inline, markdown, signature
+from sitegen.measured import measured_page
+from sitegen.pictures import orders_svg, panels
+from sitegen.reference import ROOMS, described, public, room_page
+from sitegen.systems import lineage
+
+from ancestral.recipes.registry import catalogue
+from ancestral.training import TrainConfig
+
+
+def test_a_docstring_keeps_all_its_words_and_gets_its_sections() -> None:
+    text = markdown(
+        """Draw ``n`` items with :meth:`~a.Model.sample`.
+
+        As in::
+
+            x * y_z
+
+        Args:
+            n, m: how many
+                of both.
+            seed: of *all* draws, in [0, 1).
+
+        Returns:
+            uint8 ``[n, N]``.
+
+        Raises:
+            DataError: never.
+        """
+    )
+    assert text == (
+        "Draw `n` items with `a.Model.sample`.\n\nAs in:\n\n```text\nx * y_z\n```\n\n**Args**\n\n"
+        "- `n`, `m`: how many of both.\n- `seed`: of *all* draws, in \\[0, 1).\n\n**Returns**\n\nuint8 `[n, N]`.\n\n"
+        "**Raises**\n\n- `DataError`: never."
+    )
+
+
+@pytest.mark.parametrize(
+    ("plain", "shown"),
+    [("a <b> c", "a &lt;b> c"), ("x_1 * y", r"x\_1 \* y"), ("``a_b`` and `c*d`", "`a_b` and `c*d`")],
+)
+def test_nothing_outside_code_is_taken_for_markup(plain: str, shown: str) -> None:
+    assert inline(plain) == shown
+
+
+def test_signatures_read_like_source() -> None:
+    def example(self, a: int, *, b: str = "x", **rest: float) -> list[int]:
+        return []
+
+    assert signature("example", example) == "example(a: int, *, b: str = 'x', **rest: float) -> list[int]"
+    assert signature("f", lambda x=example: x) == "f(x=example)"
+
+
+def test_every_field_that_a_string_describes_is_in_the_reference() -> None:
+    names = {name for name, _, _ in described(TrainConfig)}
+    assert {"steps", "minutes", "checkpoint", "quiet"} <= names
+
+
+@pytest.mark.parametrize(("room", "title"), ROOMS)
+def test_every_public_name_of_a_room_is_on_its_page(room: str, title: str) -> None:
+    from sitegen.reference import modules_of
+
+    page = room_page(room, title)
+    for module in modules_of(room):
+        for name, _ in public(module):
+            assert f"\n### {name}\n" in page
+    assert " at 0x" not in page
+    assert str(Path(__file__).resolve().parents[2]) not in page
+
+
+def test_the_picture_shows_every_rank_of_every_order() -> None:
+    svg = orders_svg()
+    root = ElementTree.fromstring(svg)
+    shown = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text") if e.get("class") == "n"]
+    expected = [str(rank) for panel in panels() for rank in panel.order.rank.tolist()]
+    assert shown == expected
+    assert all(sum(h * w for h, w in panel.grids) == panel.order.n for panel in panels())
+
+
+def test_misses_are_printed_like_hits() -> None:
+    page = measured_page({"speed": {"verdict": "not reproduced", "ours": {"a": 1.5}, "peers": {"other": {"a": 2}}}})
+    assert "**not reproduced**" in page
+    assert "| a | ancestral | 1.5 |" in page
+    assert "| a | other | 2 |" in page
+
+
+def test_lineage_names_every_system_once() -> None:
+    named = re.findall(r"\(recipes/([\w-]+)\.md\)", "\n".join(lineage(list(catalogue().values()))))
+    assert sorted(named) == sorted(catalogue())
