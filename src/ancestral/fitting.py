@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ancestral.generator import Generator
 from ancestral.noise import Noise
 from ancestral.space import Condition, Space
 from ancestral.tokenizers import Tokenizer
-from ancestral.training import Items, Windows
+from ancestral.training import Items, TrainConfig, Windows
 
 
 class Trainee(nn.Module):
@@ -27,6 +28,44 @@ class Trainee(nn.Module):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, progress: float) -> Tensor:
         condition = Condition(label=batch.get("label"))
         return self.generator.loss(batch["values"], condition, Noise(batch["item_seed"]), progress)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Refuse what is no option of training.
+
+    Raises:
+        DataError: an unknown name.
+    """
+    allowed = {f.name for f in fields(TrainConfig)}
+    for name in options:
+        if name not in allowed:
+            raise DataError(f"fit has no option {name!r}; training takes {', '.join(sorted(allowed))}")
+
+
+def train_config(options: dict[str, Any], seed: int, validated: bool) -> TrainConfig:
+    """The configuration of training: ten minutes, and early stopping where there is validation, unless told."""
+    options = dict(options)
+    if not any(options.get(k) for k in ("steps", "minutes", "epochs")):
+        options["minutes"] = 10.0
+    options.setdefault("seed", seed)
+    if validated:
+        options.setdefault("patience", 6)
+    return TrainConfig(**options)
+
+
+def held_share(validation: Any) -> float | None:
+    """The share of the training data to hold out; None where ``validation`` is data of its own.
+
+    Raises:
+        DataError: a number that is no share.
+    """
+    if validation is None:
+        return 0.0
+    if isinstance(validation, bool) or not isinstance(validation, (int, float)):
+        return None
+    if not 0 <= validation < 1:
+        raise DataError(f"validation={validation} must be a share below 1, or data")
+    return float(validation)
 
 
 def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share: float, seed: int) -> tuple[Any, Any]:

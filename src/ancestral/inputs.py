@@ -1,4 +1,4 @@
-"""What users hand to the verbs, in the model's terms: class labels, and data with gaps."""
+"""What users hand to the verbs, in the model's terms: class labels, orders, and data with gaps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ancestral.data import Dataset, read
-from ancestral.errors import DataError
+from ancestral.errors import DataError, UnsupportedError
+from ancestral.generator import Generator
+from ancestral.order import NAMED, Order, resolve
 from ancestral.tokenizers import Tokenizer
 
 
@@ -37,6 +39,32 @@ def class_labels(tokenizer: Tokenizer, label: Any, n: int) -> Tensor | None:
             raise DataError(f"there is no class {one!r}; the classes are {', '.join(names) or f'0 to {classes - 1}'}")
         found.append(number)
     return torch.tensor(found, dtype=torch.int64)
+
+
+def order_for(generator: Generator, order: str | Order, name: str) -> Order:
+    """The order that a user asked for.
+
+    Args:
+        generator: built.
+        order: one, or the name of one.
+        name: what the model is called in errors.
+
+    Raises:
+        DataError: no such order, or not of these sites.
+        UnsupportedError: the model was trained in another order only.
+    """
+    try:
+        found = resolve(order, generator.space)
+        generator.network.check(found)
+    except (ValueError, TypeError, IndexError) as error:
+        known = f" (named orders: {', '.join(NAMED)})" if isinstance(order, str) else ""
+        raise DataError(f"order {order!r} does not suit this model: {error}{known}") from error
+    if not generator.any_order and not torch.equal(found.rank, generator.order.scoring().rank):
+        raise UnsupportedError(
+            f"{name} was trained in one order only and cannot follow {order!r}; an any-order recipe such as "
+            "any-order can"
+        )
+    return found
 
 
 def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Tensor, Tensor]:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral import streaming
 from ancestral.data import Dataset, read
 from ancestral.decoding.complete import Completion, complete_values
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
-from ancestral.decoding.streams import continue_streams, stream_log_prob
+from ancestral.decoding.scoring import score_values
 from ancestral.errors import DataError, UnsupportedError
-from ancestral.fitting import Trainee, sources
+from ancestral.fitting import Trainee, check_options, held_share, sources, train_config
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
-from ancestral.inputs import class_labels, split_gaps
+from ancestral.inputs import class_labels, order_for, split_gaps
 from ancestral.networks.base import Network
-from ancestral.noise import ITEM_STREAM, Noise, item_seeds
-from ancestral.order import NAMED, Order, OrderPolicy, resolve
+from ancestral.noise import Noise, item_seeds
+from ancestral.order import Order, OrderPolicy
 from ancestral.scores import LogProb
 from ancestral.space import Condition, Space
 from ancestral.storage import load_model, save_model
@@ -143,41 +141,22 @@ class Model:
             DataError: the data cannot be used.
             TrainingError: training cannot go on.
         """
-        from ancestral.training import TrainConfig, train
+        from ancestral.training import train
 
-        allowed = {f.name for f in fields(TrainConfig)}
-        for name in options:
-            if name not in allowed:
-                raise DataError(f"fit has no option {name!r}; training takes {', '.join(sorted(allowed))}")
+        check_options(options)
         dataset = self.read(data, **(reading or {}))
         if len(dataset) == 0:
             raise DataError("there is nothing to learn from: the data hold no items")
-        held: Dataset | None = None
-        if isinstance(validation, (int, float)) and not isinstance(validation, bool):
-            if not 0 <= validation < 1:
-                raise DataError(f"validation={validation} must be a share below 1, or data")
-            share = float(validation)
-        else:
-            share = 0.0
-            held = None if validation is None else self.read(validation, **(reading or {}))
+        share = held_share(validation)
+        held = None if share is not None else self.read(validation, **(reading or {}))
         self.tokenizer.fit(dataset)
         self.build(seed=seed)
-        source, held_source = sources(self.tokenizer, dataset, held, share, seed)
-        given = {**self.training, **options}
-        if not any(given.get(k) for k in ("steps", "minutes", "epochs")):
-            given["minutes"] = 10.0
-        given.setdefault("seed", seed)
-        if held_source is not None:
-            given.setdefault("patience", 6)
+        source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
+        config = train_config({**self.training, **options}, seed, validated=held_source is not None)
         self.generator.train()
         try:
-            self.history = train(
-                Trainee(self.generator),
-                source,
-                TrainConfig(**given),
-                validation=held_source,
-                callbacks=callbacks,
-            )
+            trainee = Trainee(self.generator)
+            self.history = train(trainee, source, config, validation=held_source, callbacks=callbacks)
         finally:
             self.generator.eval()
         return self
@@ -226,7 +205,7 @@ class Model:
             if given is not None:
                 raise DataError("a model of streams takes what is given as a prefix: use complete([text])")
             empty = [torch.zeros(0, dtype=torch.int64)] * n
-            return self._continue(empty, length or self.space.n, seed, first, batch_size, options, as_dataset)
+            return self._give(streaming.extend(self, empty, length, seed, first, batch_size, options), as_dataset)
         if given is not None:
             row, known = self.tokenizer.given(given)
             values = self._complete(
@@ -235,11 +214,10 @@ class Model:
             ).values  # fmt: skip
         else:
             chunks = []
-            for a, b in _spans(n, batch_size):
-                noise = Noise(item_seeds(seed, torch.arange(first + a, first + b)).to(self.device))
+            for index in torch.arange(n).split(batch_size) if n else ():
                 request = Request(
-                    noise,
-                    Condition(label=None if labels is None else labels[a:b].to(self.device)),
+                    Noise(item_seeds(seed, first + index).to(self.device)),
+                    Condition(label=None if labels is None else labels[index].to(self.device)),
                     self._order(order),
                     guidance=guidance,
                     options=options,
@@ -277,31 +255,19 @@ class Model:
         """
         dataset = self.read(data)
         if self.tokenizer.streaming:
-            streams = self.tokenizer.streams(dataset)
-            each = [stream_log_prob(self.generator, s, self.context, batch_size) for s in streams]
-            total = [float(e.sum()) for e in each]
-            sizes = [self.tokenizer.size(dataset, i) for i in range(len(streams))]
-            return LogProb(total, self._kind(), sizes)
+            return streaming.score(self, dataset, batch_size)
         values = self.tokenizer.encode(dataset)
         labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
-        chunks = []
-        generator = self.generator
-        with torch.no_grad():
-            for a, b in _spans(len(values), batch_size):
-                batch = values[a:b].to(self.device)
-                condition = Condition(label=None if labels is None else labels[a:b].to(self.device))
-                if bound <= 0:
-                    chosen = self._order(order) or generator.order.scoring()
-                    chunks.append(generator.log_prob(batch, chosen.to(self.device), condition).double().cpu())
-                    continue
-                noise = Noise(item_seeds(seed, torch.arange(a, b)).to(self.device))
-                draws = []
-                for _ in range(bound):
-                    drawn = Order(torch.argsort(noise.uniform(self.space.n), -1))
-                    draws.append(generator.log_prob(batch, drawn, condition).double().cpu())
-                chunks.append(torch.stack(draws).mean(0))
-        terms = torch.cat(chunks) if chunks else torch.zeros(0, self.space.n, dtype=torch.float64)
-        kind = "lower_bound" if bound > 0 else self._kind()
+        terms = score_values(
+            self.generator,
+            values,
+            condition=Condition(label=labels),
+            order=self._order(order),
+            bound=bound,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        kind = "lower_bound" if bound > 0 else self.kind
         scalars = [self.tokenizer.size(dataset, i) for i in range(len(values))]
         return LogProb(terms.sum(1).numpy(), kind, scalars, terms.numpy() if per_site else None)
 
@@ -350,7 +316,7 @@ class Model:
         if self.tokenizer.streaming:
             dataset = self.read(data)
             prefixes = [s for s in self.tokenizer.streams(dataset) for _ in range(draws)]
-            out = self._continue(prefixes, length or self.space.n, seed, 0, batch_size, options, as_dataset)
+            out = self._give(streaming.extend(self, prefixes, length, seed, 0, batch_size, options), as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask = split_gaps(self.tokenizer, data, known)
         labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
@@ -378,20 +344,9 @@ class Model:
             UnsupportedError: the values are real numbers.
             DataError: data that the model's values cannot hold.
         """
-        from ancestral.coding import encode_stream_set, encode_values
+        from ancestral.archive import compress
 
-        dataset = self.read(data)
-        side: dict[str, Any] = {}
-        if dataset.labels is not None:
-            side["labels"] = dataset.labels.tolist()
-            side["classes"] = list(dataset.classes)
-        if self.tokenizer.streaming:
-            streams = self.tokenizer.streams(dataset)
-            side["form"] = _new(dataset.form, self.tokenizer.from_streams(streams[:1]).form)
-            return encode_stream_set(self.generator, streams, self.context, side=_pack(side), progress=progress)
-        values, extra = self.tokenizer.encode_exact(dataset)
-        side["form"] = _new(dataset.form, self.tokenizer.decode(values[:1]).form)
-        return encode_values(self.generator, values, batch_size=batch_size, side=_pack(side, extra), progress=progress)
+        return compress(self, self.read(data), batch_size, progress)
 
     def decompress(self, blob: bytes, *, as_dataset: bool = False, progress: Any = None) -> Any:
         """The data that :meth:`compress` was given, to the bit.
@@ -399,20 +354,9 @@ class Model:
         Raises:
             StreamError: damaged, of another model, or of another numerical result.
         """
-        from ancestral.coding import decode_stream_set, decode_values
+        from ancestral.archive import decompress
 
-        if self.tokenizer.streaming:
-            streams, packed = decode_stream_set(self.generator, blob, progress=progress)
-            side, _ = _unpack(packed)
-            dataset = self.tokenizer.from_streams(streams)
-        else:
-            values, packed = decode_values(self.generator, blob, progress=progress)
-            side, extra = _unpack(packed)
-            dataset = self.tokenizer.decode_exact(values, extra)
-        if "labels" in side:
-            dataset.labels = np.asarray(side["labels"], np.int64)
-            dataset.classes = tuple(side["classes"])
-        return self._give(dataset.with_form({**dataset.form, **side.get("form", {})}), as_dataset)
+        return self._give(decompress(self, blob, progress), as_dataset)
 
     # -- saving
 
@@ -442,29 +386,18 @@ class Model:
         """Symbols of a stream's window that are seen but not predicted again when it moves on."""
         return self.space.n // 2 if self._context is None else self._context
 
+    @property
+    def kind(self) -> str:
+        """Of the scores: "exact" or "lower_bound"."""
+        return "exact" if self.generator.head.exact else "lower_bound"
+
     def verbs(self) -> tuple[str, ...]:
         """The verbs that this model answers."""
         finite = self._generator is None or self.generator.head.finite
         return ("sample", "log_prob", "complete", *(("compress", "decompress") if finite else ()))
 
-    def _kind(self) -> str:
-        return "exact" if self.generator.head.exact else "lower_bound"
-
     def _order(self, order: str | Order | None) -> Order | None:
-        if order is None:
-            return None
-        try:
-            found = resolve(order, self.space)
-            self.generator.network.check(found)
-        except (ValueError, TypeError, IndexError) as error:
-            known = f" (named orders: {', '.join(NAMED)})" if isinstance(order, str) else ""
-            raise DataError(f"order {order!r} does not suit this model: {error}{known}") from error
-        if not self.generator.any_order and not torch.equal(found.rank, self.generator.order.scoring().rank):
-            raise UnsupportedError(
-                f"{self.name} was trained in one order only and cannot follow {order!r}; an any-order recipe such as "
-                "any-order can"
-            )
-        return found.to(self.device)
+        return None if order is None else order_for(self.generator, order, self.name).to(self.device)
 
     def _complete(
         self,
@@ -496,44 +429,9 @@ class Model:
             batch_size=batch_size,
         )
 
-    def _continue(
-        self,
-        prefixes: list[Tensor],
-        length: int,
-        seed: int,
-        first: int,
-        batch_size: int,
-        options: dict[str, Any],
-        as_dataset: bool,
-    ) -> Any:
-        seeds = item_seeds(seed ^ ITEM_STREAM, torch.arange(first, first + len(prefixes)))
-        streams = continue_streams(self.generator, prefixes, length, self.context, seeds, batch_size, options)
-        return self._give(self.tokenizer.from_streams(streams), as_dataset)
-
     def _give(self, dataset: Dataset, as_dataset: bool) -> Any:
         return dataset if as_dataset else dataset.native()
 
     def _empty(self) -> Tensor:
         dtype = torch.int64 if self.space.discrete else torch.float32
         return torch.zeros(0, self.space.n, *self.space.event, dtype=dtype)
-
-
-def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
-    for a in range(0, n, size):
-        yield a, min(n, a + size)
-
-
-def _new(form: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    """What of an outer form differs from the one that decoded data have anyway."""
-    return {name: value for name, value in form.items() if name not in usual or usual[name] != value}
-
-
-def _pack(side: dict[str, Any], extra: bytes = b"") -> bytes:
-    text = json.dumps({k: v for k, v in side.items() if v}, ensure_ascii=False).encode()
-    text = b"" if text == b"{}" else text
-    return len(text).to_bytes(4, "little") + text + extra if text or extra else b""
-
-
-def _unpack(packed: bytes) -> tuple[dict[str, Any], bytes]:
-    size = int.from_bytes(packed[:4], "little")
-    return json.loads(packed[4 : 4 + size] or b"{}"), packed[4 + size :]
