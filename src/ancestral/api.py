@@ -53,7 +53,7 @@ def fit(
     config = {k: v for k, v in options.items() if k in build}
     if "data" in build and "data" not in config:
         config["data"] = kind
-    training = {k: v for k, v in options.items() if k in train and k not in build}
+    training = {k: v for k, v in options.items() if k in train}
     reading = {k: v for k, v in options.items() if k not in build and k not in train}
     dataset = read(data, kind, **reading)
     model = record(**config)

@@ -110,3 +110,25 @@ def test_unknown_argument() -> None:
 def test_impossible_argument() -> None:
     with pytest.raises(DataError, match=r"recipe gpt cannot be built .*tokens='words'"):
         find("gpt")(tokens="words")
+
+
+def test_arguments_of_training_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "outside.py"
+    file.write_text(
+        "from ancestral.recipes.registry import Claim, recipe\n\n"
+        "@recipe('x', title='X', tiny=dict(), claim=Claim('c'))\n"
+        "def x(width: int = 3, steps: int = 8):\n    'Do.'\n"
+    )
+    with pytest.raises(DataError, match="has an argument 'steps', which is an option of training") as caught:
+        find(file)()
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_are_those_of_training() -> None:
+    import ancestral
+    from ancestral.recipes.toys import toy
+
+    tiny = catalogue()["maskgit"].tiny
+    model = ancestral.fit(toy("grid", 32), recipe="maskgit", **tiny, steps=2, validation=0, quiet=True)
+    assert model.history is not None and model.history.steps == 2
+    assert model.config["passes"] == tiny["passes"]

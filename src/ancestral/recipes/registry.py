@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +72,21 @@ class Recipe:
 
     @property
     def build(self) -> Callable[..., Model]:
-        """The function that composes the model; imports its module."""
-        return getattr(_module(self), self.function)
+        """The function that composes the model; imports its module.
+
+        Raises:
+            DataError: the file fails, or an argument has the name of one of training's, which ``fit`` takes too.
+        """
+        from ancestral.training.config import TrainConfig
+
+        function: Callable[..., Model] = getattr(_module(self), self.function)
+        taken = {f.name for f in fields(TrainConfig)} & set(inspect.signature(function).parameters)
+        if taken:
+            raise DataError(
+                f"recipe {self.id} has an argument {min(taken)!r}, which is an option of training as well; rename it, "
+                "so that fit can tell them apart"
+            )
+        return function
 
     def config(self, **changes: Any) -> dict[str, Any]:
         """The full configuration: the signature's defaults with ``changes``.

@@ -28,7 +28,7 @@ def ardm(
     depth: int = 4,
     heads: int = 4,
     dropout: float = 0.1,
-    steps: int | None = None,
+    passes: int | None = None,
     data: str = "table",
     length: int | None = None,
 ) -> Model:
@@ -53,11 +53,11 @@ def ardm(
 
     Args:
         width, depth, heads, dropout: of the bidirectional transformer.
-        steps: sample in this many steps of equal size; by default site by site.
+        passes: sample in this many sets of equal size, one network pass each; by default site by site.
         data: modality: table, images, sequences, or text in items of at most ``length`` bytes.
         length: for text and sequences.
     """
-    decoder: Decoder = Ancestral(random_orders=True) if steps is None else Planned(steps)
+    decoder: Decoder = Ancestral(random_orders=True) if passes is None else Planned(passes)
     return Model(
         by_modality(data, length),
         RandomMasks(),

@@ -18,7 +18,7 @@ from ancestral.tokenizers import by_modality
     paper="arXiv:2406.04329",
     authors="Shi, Han, Wang, Doucet, Titsias (2024)",
     differs_from="ardm",
-    tiny=dict(width=16, depth=2, heads=2, dropout=0.0, steps=8),
+    tiny=dict(width=16, depth=2, heads=2, dropout=0.0, passes=8),
     toy="grid",
     claim=Claim("the continuous-time bound does not depend on the schedule; cosine masking samples best"),
 )
@@ -27,8 +27,8 @@ def md4(
     depth: int = 4,
     heads: int = 4,
     dropout: float = 0.1,
-    schedule: str = "cosine",
-    steps: int = 64,
+    alpha: str = "cosine",
+    passes: int = 64,
     data: str = "images",
     length: int | None = None,
 ) -> Model:
@@ -39,7 +39,7 @@ def md4(
     cross-entropy whose value no schedule changes. Times are spread evenly over a batch (low discrepancy).
 
     Sampling reveals every hidden site between t and s with chance ``(alpha_s - alpha_t) / (1 - alpha_t)``, in
-    ``steps`` passes. Exact scores are those of one fixed random order, which the same network gives in N passes;
+    ``passes`` passes. Exact scores are those of one fixed random order, which the same network gives in N passes;
     ``log_prob(bound=k)`` averages over random orders and is the discretised bound.
 
     Not here: GenMD4, whose schedules per symbol are learned.
@@ -50,19 +50,19 @@ def md4(
 
     Args:
         width, depth, heads, dropout: of the bidirectional transformer.
-        schedule: "cosine" or "linear" alpha.
-        steps: passes of the sampler.
+        alpha: "cosine" or "linear", the schedule of masking.
+        passes: of the sampler.
         data: modality: images, table, sequences, or text in items of at most ``length`` bytes.
         length: for text and sequences.
     """
-    if schedule not in ("cosine", "linear"):
-        raise ValueError(f"schedule={schedule!r} is unknown; choose cosine or linear")
+    if alpha not in ("cosine", "linear"):
+        raise ValueError(f"alpha={alpha!r} is unknown; choose cosine or linear")
     return Model(
         by_modality(data, length),
         RandomMasks(),
         MaskedTransformer(width, depth, heads, dropout),
         fitting("categorical"),
-        objective=AbsorbingDiffusion(schedule),  # type: ignore[arg-type]
-        decoder=Unmasking(steps, schedule),  # type: ignore[arg-type]
+        objective=AbsorbingDiffusion(alpha),  # type: ignore[arg-type]
+        decoder=Unmasking(passes, alpha),  # type: ignore[arg-type]
         training=dict(lr=2e-3, batch_size=128),
     )

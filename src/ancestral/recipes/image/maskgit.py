@@ -18,7 +18,7 @@ from ancestral.tokenizers import Pixels
     paper="arXiv:2202.04200",
     authors="Chang, Zhang, Jiang, Liu, Freeman (2022)",
     differs_from="ardm",
-    tiny=dict(width=16, depth=2, heads=2, dropout=0.0, steps=3),
+    tiny=dict(width=16, depth=2, heads=2, dropout=0.0, passes=3),
     toy="grid",
     claim=Claim("8 to 12 passes give samples as good as one pass per token"),
 )
@@ -27,7 +27,7 @@ def maskgit(
     depth: int = 6,
     heads: int = 4,
     dropout: float = 0.1,
-    steps: int = 8,
+    passes: int = 8,
     choice_temperature: float = 4.5,
 ) -> Model:
     """Predict all hidden tokens at once, keep the ones the network is sure of, and ask again for the rest.
@@ -38,7 +38,7 @@ def maskgit(
     image is completed in the same way, by starting from what is known.
 
     The samples of the confidence rule follow no tractable distribution. Scores are those of random sets on the same
-    cosine schedule, in ``steps`` passes, which ``sample(decoder=Ancestral())`` draws from.
+    cosine schedule, in ``passes`` passes, which ``sample(decoder=Ancestral())`` draws from.
 
     On grey pixels; the paper's tokens are those of a VQ autoencoder, and its loss smooths labels by 0.1.
 
@@ -47,15 +47,15 @@ def maskgit(
 
     Args:
         width, depth, heads, dropout: of the bidirectional transformer.
-        steps: passes T of the sampler.
+        passes: T, of the sampler.
         choice_temperature: size of the noise on the confidence at first.
     """
     return Model(
         Pixels(),
-        RandomMasks(steps),
+        RandomMasks(passes),
         MaskedTransformer(width, depth, heads, dropout),
         Categorical(),
         objective=MaskedLikelihood("cosine", "mean"),
-        decoder=Confidence(steps, choice_temperature),
+        decoder=Confidence(passes, choice_temperature),
         training=dict(lr=2e-3, batch_size=128),
     )
