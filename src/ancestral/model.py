@@ -320,7 +320,9 @@ class Model:
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask = split_gaps(self.tokenizer, data, known)
         labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
+        rows = dataset
         if draws > 1:
+            rows = dataset.take(torch.arange(len(values)).repeat_interleave(draws).numpy())
             values, mask = values.repeat_interleave(draws, 0), mask.repeat_interleave(draws, 0)
             labels = None if labels is None else labels.repeat_interleave(draws, 0)
         done = self._complete(
@@ -333,7 +335,7 @@ class Model:
                 "more particles=",
                 stacklevel=2,
             )
-        decoded = self.tokenizer.decode(done.values).with_form({**dataset.form, "names": None})
+        decoded = self.tokenizer.decode_given(done.values, rows, mask).with_form({**dataset.form, "names": None})
         out = self._give(decoded, as_dataset)
         return (out, done) if details else out
 

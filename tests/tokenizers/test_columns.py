@@ -242,3 +242,41 @@ def test_airbnb_comes_back_cell_for_cell(shared):
     assert tokenizer.kinds["last_review"] == "date" and tokenizer.kinds["latitude"] == "decimal"
     check(tokenizer, data.take(slice(0, 40_000)))
     check(tokenizer, data.take(slice(40_000, None)))
+
+
+def test_completion_keeps_the_form_of_what_was_given():
+    tokenizer = Columns().fit(read(pd.DataFrame({"a": [0.5, 1.5, 2.0] * 20, "k": [1, 2, 3] * 20})))
+    csv = table(a=["0.50", "", "7.25"], k=["03", "2", ""])
+    drawn = torch.where(tokenizer.known(csv), tokenizer.encode(csv), tokenizer.encode(csv)[[0, 0, 1]])
+    done = tokenizer.decode_given(drawn, csv)
+    assert done.kind == "csv"
+    assert done.frame.values.tolist() == [["0.50", "03"], ["0.5", "2"], ["7.25", "2"]]
+    hidden = torch.zeros_like(tokenizer.known(csv))  # what is not marked as known may not come back
+    assert tokenizer.decode_given(tokenizer.encode(csv), csv, hidden).cells("a")[2] != "7.25"
+
+
+def test_completion_restores_whole_numbers_that_gaps_had_widened():
+    tokenizer = Columns().fit(read(pd.DataFrame({"k": [1, 2, 3] * 20, "s": ["x", "y", "z"] * 20})))
+    gaps = read(pd.DataFrame({"k": [3.0, np.nan], "s": pd.Categorical(["x", None])}))
+    full = read(pd.DataFrame({"k": [3, 2], "s": ["x", "z"]}))
+    done = tokenizer.decode_given(tokenizer.encode(full), gaps).native()
+    assert done["k"].dtype == "int64" and done["k"].tolist() == [3, 2]
+    assert done["s"].tolist() == ["x", "z"]  # although the categories given hold no z
+
+
+words = st.text("01.59-ae", max_size=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=8), st.booleans())
+def test_exact_codes_do_not_depend_on_the_form_of_the_training_data(rows, swapped):
+    frame = pd.DataFrame({"a": [0.5, 1.5, None] * 20, "k": [1, 2, 3] * 20})
+    a, k = [r[0] for r in rows], [r[1] for r in rows]
+    csv = table(k=k, a=a) if swapped else table(a=a, k=k)
+    tokenizer = Columns().fit(read(frame))
+    back = tokenizer.decode_exact(*tokenizer.encode_exact(csv))
+    assert back.columns == csv.columns and back.frame.values.tolist() == csv.frame.values.tolist()
+    typed = read(frame.assign(a=frame["a"].astype("float32"), k=[4, None, 6] * 20))
+    strings = Columns().fit(table(a=[*a, "1"], k=[*k, "2"]))
+    again = strings.decode_exact(*strings.encode_exact(typed)).with_form(typed.form).native()
+    pd.testing.assert_frame_equal(again, typed.native())

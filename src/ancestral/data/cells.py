@@ -162,6 +162,31 @@ def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
     return pd.Series(array, dtype=_nullable(name))
 
 
+def as_given(cell: str | None, own: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """A cell of a column of type ``own`` in one of type ``wanted``: a missing one is empty in a csv, None elsewhere."""
+    if wanted["dtype"] == "csv":
+        return "" if cell is None else cell
+    return None if cell == "" and own["dtype"] == "csv" else cell
+
+
+def widened(wanted: dict[str, Any], own: dict[str, Any]) -> bool:
+    """Whether a column of type ``own`` has become ``wanted`` because pandas had no place for its gaps."""
+    whole = own["dtype"].lower().startswith(("int", "uint", "bool"))
+    return whole and wanted["dtype"] in ("float32", "float64", "object")
+
+
+def holding(cells: np.ndarray, wanted: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The first type that can hold all ``cells``: the one that is ``wanted``, else ``own``, else plain strings."""
+    for spec in (wanted, own):
+        try:
+            back, _ = to_cells(from_cells(cells, spec), "", spec["dtype"] == "csv")
+        except (DataError, ValueError, TypeError, OverflowError):
+            continue
+        if all((a is None) == (b is None) for a, b in zip(cells, back)):
+            return spec
+    return {"dtype": "object"}
+
+
 def _nullable(name: str) -> str:
     """The pandas type that has a place for missing integers and truth values."""
     if name in ("bool", "boolean"):

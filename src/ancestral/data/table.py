@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SEPARATED = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz")
 SUFFIXES = (*SEPARATED, ".parquet", ".pq")
+CSV = {"dtype": "csv"}
+"""Schema of a csv's column."""
 _SEPARATORS = (",", ";", "\t", "|")
 
 
@@ -94,6 +96,10 @@ class Table(Dataset):
 
     def with_form(self, form: dict[str, Any]) -> Self:
         other = super().with_form(form)
+        if other.kind == "csv" and self.kind != "csv":  # a csv holds strings only
+            other.frame = self.from_cells(
+                {n: self.cells(n) for n in self.columns}, dict.fromkeys(self.columns, CSV), "csv"
+            ).frame
         other.separator, other.header = form.get("separator", ","), bool(form.get("header", True))
         return other
 
@@ -192,6 +198,13 @@ class Table(Dataset):
             raise DataError("the table has no rows; it needs at least one")
         table.relabel(labels, classes)
         return table
+
+
+def table_like(cells: dict[str, np.ndarray], schema: dict[str, dict[str, Any]], form: dict[str, Any]) -> Table:
+    """The table with these cells, in the outer form of a source if its kind can hold columns of these types."""
+    plain = all(spec == CSV for spec in schema.values())
+    kind = "csv" if plain else ("frame" if form["kind"] == "csv" else form["kind"])
+    return Table.from_cells(cells, schema, kind).with_form(form | {"kind": kind})
 
 
 def _frame(source: Any, columns: Sequence[str] | None) -> tuple[Any, None, tuple[()], None, str]:

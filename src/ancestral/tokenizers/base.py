@@ -117,12 +117,13 @@ class Tokenizer(ABC):
         """The inverse of :meth:`encode_exact`."""
         return self.decode(values)
 
-    def decode_given(self, values: Tensor, dataset: Dataset) -> Dataset:
+    def decode_given(self, values: Tensor, dataset: Dataset, known: Tensor | None = None) -> Dataset:
         """The completed items: :meth:`decode`, but what values cannot hold is taken from ``dataset``.
 
         Args:
             values: ``[n, N, *event]``.
             dataset: the n items with gaps, in the same order.
+            known: bool ``[n, N]``, the sites that were known; by default those that the data give.
         """
         return self.decode(values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ancestral.data.base import Dataset
-from ancestral.data.table import Table
+from ancestral.data.cells import as_given, holding, widened
+from ancestral.data.table import Table, table_like
 from ancestral.errors import DataError, StreamError
 from ancestral.space import Space
 from ancestral.tokenizers.base import Tokenizer
@@ -95,11 +97,12 @@ class Columns(Tokenizer):
         The text is empty if no cell is escaped, else a zlib stream of the cells in row order, each its UTF-8
         length + 1 as a base-128 number (0 for a missing cell) and its UTF-8 bytes.
         """
-        values, cells = self._encode(dataset)
+        values, cells = self._encode(dataset, exact=True)
         found: list[Cell] = [cells[name][row] for row, name in self._escaped(values.numpy())]
         return values, _pack(found)
 
-    def _encode(self, dataset: Dataset) -> tuple[Tensor, dict[str, np.ndarray]]:
+    def _encode(self, dataset: Dataset, exact: bool = False) -> tuple[Tensor, dict[str, np.ndarray]]:
+        """Values, and the cells as the data have them; ``exact`` escapes a cell that is only written in another way."""
         self._expect(dataset)
         assert isinstance(dataset, Table)
         values = np.zeros((len(dataset), self.space.n), dtype=np.int64)
@@ -108,12 +111,18 @@ class Columns(Tokenizer):
         for name, sites in self.columns.items():
             codec = self._codecs[name]
             codes, distinct = _distinct(dataset.cells(name))
-            if dataset.schema[name] != self.schema[name]:
-                distinct = [self._adapt(codec, name, c) for c in distinct]
+            schema = dataset.schema[name]
+            mine = distinct
+            if schema != self.schema[name]:
+                mine = [self._adapt(codec, name, c) for c in distinct]
+            symbols = codec.encode(mine)
+            if exact and mine is not distinct:
+                back = [as_given(c, self.schema[name], schema) for c in codec.decode(symbols)]
+                symbols[[b != c for b, c in zip(back, distinct)]] = [codec.escape] + [0] * (len(codec.sizes) - 1)
             table = np.empty(len(distinct), dtype=object)
             table[:] = distinct
             cells[name] = table[codes]
-            values[:, sites] = codec.encode(distinct)[codes]
+            values[:, sites] = symbols[codes]
         return torch.from_numpy(values), cells
 
     def _adapt(self, codec: Codec, name: str, cell: Cell) -> Cell:
@@ -169,35 +178,61 @@ class Columns(Tokenizer):
         Raises:
             StreamError: the escapes do not belong to the values.
         """
+        cells = self._cells(values, escapes, self.schema)
+        return Table.from_cells(cells, self.schema, self.form["kind"]).with_form(self.form)
+
+    def _cells(self, values: Tensor, escapes: bytes, schema: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Cells of every column, as a table of this ``schema`` has them."""
         array = values.detach().cpu().numpy().astype(np.int64).reshape(-1, self.space.n)
         if len(array) and ((array < 0).any() or (array >= np.array(self.space.sizes)).any()):
             raise DataError("the values are not those of this table's sites; they lie outside the sizes of its space")
         cells: dict[str, np.ndarray] = {}
         for name, sites in self.columns.items():
             distinct, codes = np.unique(array[:, sites], axis=0, return_inverse=True)
-            cells[name] = self._codecs[name].decode(distinct)[codes.reshape(-1)]
+            written = self._codecs[name].decode(distinct)
+            if schema[name] != self.schema[name]:
+                written[:] = [as_given(c, self.schema[name], schema[name]) for c in written]
+            cells[name] = written[codes.reshape(-1)]
         if escapes:
             for (row, name), cell in zip(places := self._escaped(array), _unpack(escapes, len(places))):
                 cells[name][row] = cell
-        return Table.from_cells(cells, self.schema, self.form["kind"]).with_form(self.form)
+        return cells
 
     def encode_exact(self, dataset: Dataset) -> tuple[Tensor, bytes]:
-        return self.encode_with_escapes(dataset)
+        values, escapes = self.encode_with_escapes(dataset)
+        assert isinstance(dataset, Table)
+        schema = {name: dataset.schema[name] for name in dataset.columns}
+        own = list(schema.items()) == list(self.schema.items())
+        told = b"" if own else json.dumps(schema, ensure_ascii=False).encode()
+        return values, _varint(len(told)) + told + escapes if told or escapes else b""
 
     def decode_exact(self, values: Tensor, extra: bytes = b"") -> Table:
-        return self.decode(values, extra)
+        size, begin = _read_varint(extra, 0) if extra else (0, 0)
+        end = begin + size
+        schema = json.loads(extra[begin:end]) if size else self.schema
+        cells = self._cells(values, extra[end:], schema)
+        return table_like({name: cells[name] for name in schema}, schema, self.form)
 
-    def decode_given(self, values: Tensor, dataset: Dataset) -> Table:
-        """The completed table: cells that were there are those of ``dataset``, escaped ones included."""
-        array = values.detach().cpu().numpy().astype(np.int64)
-        mine, cells = self._encode(dataset)
-        same = mine.numpy() == array
-        texts = self._escaped(array)
-        for row, name in texts:
-            # An escape that the model itself drew has no text of its own.
-            if not same[row, self.columns[name]].all() or cells[name][row] in (None, ""):
-                cells[name][row] = self._codecs[name].common
-        return self.decode(values, _pack([cells[name][row] for row, name in texts]))
+    def decode_given(self, values: Tensor, dataset: Dataset, known: Tensor | None = None) -> Table:
+        """The completed table: known cells are those of ``dataset``, to the letter; others are drawn.
+
+        Columns keep the types of ``dataset`` wherever these can hold what was drawn.
+        """
+        assert isinstance(dataset, Table)
+        shown = self.known(dataset) if known is None else known
+        _, own = self._encode(dataset)
+        schema = {name: dataset.schema[name] for name in dataset.columns}
+        cells = self._cells(values, b"", schema)
+        for name, sites in self.columns.items():
+            there = shown[:, sites].all(1).numpy()
+            kept = own[name]
+            if widened(schema[name], self.schema[name]):
+                kept = np.array([self._adapt(self._codecs[name], name, c) for c in kept], dtype=object)
+                schema[name] = self.schema[name]
+            cells[name] = np.where(there, kept, cells[name])
+            schema[name] = holding(cells[name], schema[name], self.schema[name])
+        form = dataset.form | {"names": None}
+        return table_like({name: cells[name] for name in schema}, schema, form)
 
     def size(self, dataset: Dataset, item: int) -> int:
         return len(self.columns)
@@ -270,6 +305,17 @@ def _varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
+def _read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """The number at ``place``, and the place behind it."""
+    number = shift = 0
+    while True:
+        byte = data[place]
+        number += byte % 128 << shift
+        shift, place = shift + 7, place + 1
+        if byte < 128:
+            return number, place
+
+
 def _pack(cells: list[Cell]) -> bytes:
     if not cells:
         return b""
@@ -287,13 +333,7 @@ def _unpack(escapes: bytes, count: int) -> list[Cell]:
         cells: list[Cell] = []
         place = 0
         while place < len(data):
-            length = shift = 0
-            while True:
-                byte = data[place]
-                length += byte % 128 << shift
-                shift, place = shift + 7, place + 1
-                if byte < 128:
-                    break
+            length, place = _read_varint(data, place)
             if length == 0:
                 cells.append(None)
                 continue
