@@ -15,18 +15,22 @@ from ancestral.errors import DataError
 
 
 @contextlib.contextmanager
-def atomic_path(target: str | Path, directory: bool = False) -> Iterator[Path]:
+def atomic_path(target: str | Path, directory: bool = False, overwrite: bool = True, ours: str = "") -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that replaces it on success and vanishes on failure.
 
     Args:
         target: the final path; its parent is made if missing.
         directory: yield a new empty folder instead of a file name; an existing folder at ``target`` is
             replaced as a whole.
+        overwrite: whether a folder that is not empty may be replaced.
+        ours: name of a file that marks a folder which may be replaced in any case.
 
     Raises:
-        DataError: the place cannot be written.
+        DataError: the place cannot be written, or somebody's files are there.
     """
     target = Path(target)
+    if directory and not overwrite:
+        require_vacant(target, "choose another place, or say overwrite=True", ours)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -53,6 +57,21 @@ def atomic_path(target: str | Path, directory: bool = False) -> Iterator[Path]:
             ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def require_vacant(folder: Path, hint: str, ours: str = "") -> None:
+    """Refuse to replace a folder with files in it, unless one is called ``ours``.
+
+    Args:
+        folder: where something is to be written.
+        hint: what to do instead.
+        ours: name of a file that only we write.
+
+    Raises:
+        DataError: it is not empty.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (ours and (folder / ours).is_file()):
+        raise DataError(f"the folder {folder} exists and is not empty; {hint} to replace it with all that is in it")
 
 
 def write_json(path: str | Path, content: Any) -> None:

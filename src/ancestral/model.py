@@ -362,9 +362,9 @@ class Model:
 
     # -- saving
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write a folder; see :func:`ancestral.storage.save_model`."""
-        save_model(self, path)
+        save_model(self, path, overwrite)
 
     @classmethod
     def load(cls, path: str | Path, recipe: str | Path | None = None) -> Model:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def save_model(model: Model, path: str | Path) -> None:
+def save_model(model: Model, path: str | Path, overwrite: bool = False) -> None:
     """Write a folder: ``model.json`` (recipe, configuration, tokenizer) and ``weights.safetensors``.
 
+    A model that is there already is replaced; a folder with other files only if ``overwrite``.
+
     Raises:
-        DataError: the place cannot be written.
+        DataError: the place cannot be written, or is a folder of other files.
         UnsupportedError: the model was composed by hand, so that no recipe could rebuild it.
     """
     if model.recipe is None:
@@ -38,7 +40,7 @@ def save_model(model: Model, path: str | Path) -> None:
         "tokenizer": model.tokenizer.state(),
         "space": model.generator.space.to_json(),
     }
-    with atomic_path(path, directory=True) as folder:
+    with atomic_path(path, directory=True, overwrite=overwrite, ours="model.json") as folder:
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / "model.json").write_text(text + "\n", encoding="utf-8")
         tensors = {k: v.detach().cpu().contiguous() for k, v in model.generator.state_dict().items()}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ancestral.errors import DataError
+from ancestral.files import require_vacant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,11 +140,8 @@ def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "
     if folder and target.exists():
         if not target.is_dir():
             raise DataError(f"cannot write the folder {target}: a file of that name exists; choose another --out")
-        if any(target.iterdir()) and not overwrite and not (ours and (target / ours).is_file()):
-            raise DataError(
-                f"the folder {target} exists and is not empty; choose another --out, or add --overwrite to "
-                "replace it with all that is in it"
-            )
+        if not overwrite:
+            require_vacant(target, "choose another --out, or add --overwrite", ours)
     elif target.is_dir():
         raise DataError(f"cannot write the file {target}: it is a folder; give a file name with --out")
 
@@ -309,7 +307,7 @@ def write(dataset: Dataset, target: Path) -> str:
         with atomic_path(target) as path:
             sheet(dataset).save(path, format="PNG", optimize=True)  # type: ignore[arg-type]
         return f"{len(dataset)} images on one sheet, {target} (a folder or .npz keeps each as it is)"
-    dataset.save(target)
+    dataset.save(target, overwrite=True)  # reserve() has asked
     return f"{counted(dataset)} in {target}"
 
 

@@ -159,7 +159,7 @@ def decompress(
         raise DataError(f"{data} is a folder; give the one file that `ancestral compress` wrote")
     blob = read_bytes(data)
     dataset = load(model).decompress(blob, as_dataset=True)
-    dataset.save(out)
+    dataset.save(out, overwrite=True)  # reserve() has asked
     if json:
         console.emit({"n": len(dataset), "out": out})
     else:

@@ -121,9 +121,9 @@ def _leaf(item: Any) -> Any:
     return item[0] if len(item) else 0
 
 
-def write(dataset: Dataset, target: str | Path) -> None:
+def write(dataset: Dataset, target: str | Path, overwrite: bool = False) -> None:
     """Write a dataset to ``target``, the suffix of which chooses the format; see each modality's ``save``."""
-    dataset.save(target)
+    dataset.save(target, overwrite)
 
 
 __all__ = ["MODALITIES", "Dataset", "Images", "Sequences", "Table", "Text", "read", "sniff", "write"]

@@ -63,11 +63,16 @@ class Dataset(ABC):
         """The items as whoever gave the source expects them: an array, a list of str, a DataFrame ..."""
 
     @abstractmethod
-    def save(self, target: str | Path) -> None:
+    def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write the items to ``target``, whose suffix chooses the format; nothing is left half-written.
 
+        Args:
+            target: a file, which is replaced, or a folder.
+            overwrite: replace a folder that is not empty, with all that is in it.
+
         Raises:
-            DataError: the place cannot be written, or the format cannot hold these items.
+            DataError: the place cannot be written or is a folder with files in it, or the format cannot hold these
+                items.
         """
 
     @property

@@ -81,11 +81,11 @@ class Images(Dataset):
         mode = _MODES[pixels.shape[-1]]
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if mode == "L" else pixels), mode=mode)
 
-    def save(self, target: str | Path) -> None:
+    def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write a folder of png (one sub-folder per class), one png (a single image), npz or npy.
 
         Fewer than 256 levels are stretched in a png for the eye; its ``levels`` text entry lets :func:`read`
-        undo that exactly.
+        undo that exactly. A folder that is not empty is refused unless ``overwrite``.
         """
         target = Path(target)
         suffix = target.suffix.lower()
@@ -106,11 +106,11 @@ class Images(Dataset):
         elif suffix in SUFFIXES:
             raise DataError(f"images are written losslessly, not as {suffix}; give .png, .npz, .npy or a folder")
         else:
-            self._save_folder(target)
+            self._save_folder(target, overwrite)
 
-    def _save_folder(self, target: Path) -> None:
+    def _save_folder(self, target: Path, overwrite: bool) -> None:
         names = safe_names(self.names, len(self), ".png")
-        with atomic_path(target, directory=True) as folder:
+        with atomic_path(target, directory=True, overwrite=overwrite) as folder:
             for i, name in enumerate(names):
                 place = folder / name
                 if self.labels is not None and self.classes and Path(name).parent == Path("."):

@@ -49,7 +49,7 @@ class Sequences(Dataset):
             return np.array(self.items, dtype=np.int64)
         return [list(item) for item in self.items]
 
-    def save(self, target: str | Path) -> None:
+    def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write jsonl (a JSON list a line), or words separated by spaces, a line each, for any other suffix.
 
         Raises:

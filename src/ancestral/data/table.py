@@ -122,7 +122,7 @@ class Table(Dataset):
             return polars.from_pandas(self.frame)
         return self.frame
 
-    def save(self, target: str | Path) -> None:
+    def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write csv, tsv (either may end in .gz) or parquet, as the suffix says."""
         target = Path(target)
         name = target.name.lower()

@@ -64,11 +64,12 @@ class Text(Dataset):
         documents = self.documents
         return documents[0] if self.kind == "single" and len(documents) == 1 else documents
 
-    def save(self, target: str | Path) -> None:
+    def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write one file (a single document, or one line each), jsonl (strings), or a folder of files.
 
         Raises:
-            DataError: several documents that contain newlines cannot share a plain file.
+            DataError: several documents that contain newlines cannot share a plain file; a folder that is not empty
+                needs ``overwrite``.
         """
         target = Path(target)
         ending = b"" if self.kind != "lines" else b"\n"
@@ -91,7 +92,7 @@ class Text(Dataset):
             names = safe_names(self.names, len(self), "")
             if self.names is None or len(self.names) != len(self):
                 names = [n + (".bin" if self.binary else ".txt") for n in names]
-            with atomic_path(target, directory=True) as folder:
+            with atomic_path(target, directory=True, overwrite=overwrite) as folder:
                 for name, payload in zip(names, self.payloads):
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     (folder / name).write_bytes(payload)
