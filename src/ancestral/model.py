@@ -198,14 +198,15 @@ class Model:
         """
         if n < 0:
             raise DataError(f"cannot draw {n} items; give n=0 or more")
-        labels = class_labels(self.tokenizer, label, n)
-        if guidance and labels is None:
-            raise DataError("guidance strengthens a label, and none was given; add label=")
         if self.tokenizer.streaming:
+            streaming.refuse(self, label=label, order=order, decoder=decoder, guidance=guidance or None)
             if given is not None:
                 raise DataError("a model of streams takes what is given as a prefix: use complete([text])")
             empty = [torch.zeros(0, dtype=torch.int64)] * n
             return self._give(streaming.extend(self, empty, length, seed, first, batch_size, options), as_dataset)
+        labels = class_labels(self.tokenizer, label, n)
+        if guidance and labels is None:
+            raise DataError("guidance strengthens a label, and none was given; add label=")
         if given is not None:
             row, known = self.tokenizer.given(given)
             values = self._complete(
@@ -246,7 +247,8 @@ class Model:
             order: score under this order rather than the model's own; exact either way.
             bound: if positive, average the exact scores under this many random orders instead: a lower bound
                 on the probability of a model that draws its order at random.
-            per_site: keep the terms, ``.per_site`` ``[n, N]``.
+            per_site: keep the terms, ``.per_site`` ``[n, N]``; for models of streams a row is as long as the longest
+                stream, and 0 behind the end of a shorter one.
             seed: of the random orders.
             batch_size: items scored together.
 
@@ -255,7 +257,8 @@ class Model:
         """
         dataset = self.read(data)
         if self.tokenizer.streaming:
-            return streaming.score(self, dataset, batch_size)
+            streaming.refuse(self, label=label, order=order, bound=bound or None)
+            return streaming.score(self, dataset, batch_size, per_site)
         values = self.tokenizer.encode(dataset)
         labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
         terms = score_values(
@@ -314,6 +317,7 @@ class Model:
         if draws < 1:
             raise DataError(f"draws={draws} must be at least 1")
         if self.tokenizer.streaming:
+            streaming.refuse(self, known=known, label=label, order=order, decoder=decoder, guidance=guidance or None)
             dataset = self.read(data)
             prefixes = [s for s in self.tokenizer.streams(dataset) for _ in range(draws)]
             out = self._give(streaming.extend(self, prefixes, length, seed, 0, batch_size, options), as_dataset)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ancestral.decoding.streams import continue_streams, stream_log_prob
+from ancestral.errors import UnsupportedError
 from ancestral.noise import ITEM_STREAM, item_seeds
 from ancestral.scores import LogProb
 
@@ -16,12 +18,31 @@ if TYPE_CHECKING:
     from ancestral.model import Model
 
 
-def score(model: Model, dataset: Dataset, batch_size: int) -> LogProb:
-    """Log-probability of every stream, float64 ``[n]``, nats."""
+def refuse(model: Model, **options: Any) -> None:
+    """Refuse options that mean nothing to a stream, rather than ignore them.
+
+    Raises:
+        UnsupportedError: one of them is given.
+    """
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise UnsupportedError(
+                f"{name}= is not for {model.name} on streams, which have no fixed sites and are read from front to "
+                "back; leave it out, or fit whole documents with streaming=False"
+            )
+
+
+def score(model: Model, dataset: Dataset, batch_size: int, per_site: bool) -> LogProb:
+    """Log-probability of every stream, float64 ``[n]``, nats; its terms are padded with 0 to the longest stream."""
     streams = model.tokenizer.streams(dataset)
     each = [stream_log_prob(model.generator, s, model.context, batch_size) for s in streams]
     sizes = [model.tokenizer.size(dataset, i) for i in range(len(streams))]
-    return LogProb([float(e.sum()) for e in each], model.kind, sizes)
+    terms = None
+    if per_site:
+        terms = np.zeros((len(each), max((len(e) for e in each), default=0)))
+        for row, e in zip(terms, each):
+            row[: len(e)] = e.numpy()
+    return LogProb([float(e.sum()) for e in each], model.kind, sizes, terms)
 
 
 def extend(

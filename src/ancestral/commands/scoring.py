@@ -49,7 +49,7 @@ def score(
             raise DataError(f"scores are written as .csv or .npz, not as {out.name}; change --out")
         console.reserve(out, folder=False)
     loaded = load(model)
-    console.refuse_for_streams(loaded, per_site=per_site, label=label, order=order, bound=bound)
+    console.refuse_for_streams(loaded, label=label, order=order, bound=bound)
     dataset = console.read_for(loaded, data, set_)
     result = loaded.log_prob(
         dataset, label=console.label_of(loaded, label), order=order, bound=bound, per_site=per_site
