@@ -7,8 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
-from ancestral.coding import decode_stream_set, decode_values, encode_stream_set, encode_values
+from ancestral.coding import decode, decode_stream_set, encode_stream_set, encode_values
+from ancestral.coding.container import read_varint, varint
+from ancestral.coding.labels import decode_labels, encode_labels
+from ancestral.inputs import known_labels
+from ancestral.space import Condition
 
 if TYPE_CHECKING:
     from ancestral.data import Dataset
@@ -19,33 +24,46 @@ Progress = Callable[[int, int], None]
 
 def compress(model: Model, dataset: Dataset, batch_size: int, progress: Progress | None) -> bytes:
     """The code of a dataset; see :meth:`ancestral.Model.compress`."""
-    tokenizer = model.tokenizer
+    tokenizer, generator = model.tokenizer, model.generator
     side: dict[str, Any] = {}
+    labels: Tensor | None = None
+    coded = b""
     if dataset.labels is not None:
-        side["labels"] = dataset.labels.tolist()
-        side["classes"] = list(dataset.classes)
+        labels = None if tokenizer.streaming else known_labels(tokenizer, dataset)
+        if labels is None:
+            coded = encode_labels(dataset.labels, len(dataset.classes))
+        if labels is None or dataset.classes != tokenizer.classes:
+            side["classes"] = list(dataset.classes)
     if tokenizer.streaming:
         streams = tokenizer.streams(dataset)
         side["form"] = _new(dataset.form, tokenizer.from_streams(streams[:1]).form)
-        return encode_stream_set(model.generator, streams, model.context, side=_pack(side), progress=progress)
+        return encode_stream_set(generator, streams, model.context, side=_pack(side, coded, b""), progress=progress)
     values, extra = tokenizer.encode_exact(dataset)
     side["form"] = _new(dataset.form, tokenizer.decode(values[:1]).form)
-    return encode_values(model.generator, values, batch_size=batch_size, side=_pack(side, extra), progress=progress)
+    packed = _pack(side, coded, extra)
+    return encode_values(
+        generator, values, Condition(label=labels), batch_size=batch_size, side=packed, progress=progress
+    )
 
 
 def decompress(model: Model, blob: bytes, progress: Progress | None) -> Dataset:
     """The dataset that :func:`compress` was given."""
+    labels: Tensor | None = None
     if model.tokenizer.streaming:
         streams, packed = decode_stream_set(model.generator, blob, progress=progress)
-        side, _ = _unpack(packed)
+        side, coded, _ = _unpack(packed)
         dataset = model.tokenizer.from_streams(streams)
     else:
-        values, packed = decode_values(model.generator, blob, progress=progress)
-        side, extra = _unpack(packed)
-        dataset = model.tokenizer.decode_exact(values, extra)
-    if "labels" in side:
-        dataset.labels = np.asarray(side["labels"], np.int64)
-        dataset.classes = tuple(side["classes"])
+        decoded = decode(model.generator, blob, progress=progress)
+        side, coded, extra = _unpack(decoded.side)
+        labels = decoded.labels
+        dataset = model.tokenizer.decode_exact(decoded.values, extra)
+    classes = tuple(side.get("classes", model.tokenizer.classes))
+    if labels is not None:
+        own = [classes.index(name) if name in classes else -1 for name in model.tokenizer.classes]
+        dataset.labels, dataset.classes = np.array(own, np.int64)[labels.numpy()], classes
+    elif "classes" in side:
+        dataset.labels, dataset.classes = decode_labels(coded, len(dataset), len(classes)), classes
     return dataset.with_form({**dataset.form, **side.get("form", {})})
 
 
@@ -54,12 +72,22 @@ def _new(form: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in form.items() if name not in usual or usual[name] != value}
 
 
-def _pack(side: dict[str, Any], extra: bytes = b"") -> bytes:
-    text = json.dumps({k: v for k, v in side.items() if v}, ensure_ascii=False).encode()
-    text = b"" if text == b"{}" else text
-    return len(text).to_bytes(4, "little") + text + extra if text or extra else b""
+def _pack(side: dict[str, Any], coded: bytes, extra: bytes) -> bytes:
+    """JSON and byte strings in one: the length of each, then each; nothing if all are empty."""
+    content = {name: value for name, value in side.items() if value or name == "classes"}
+    text = json.dumps(content, ensure_ascii=False).encode() if content else b""
+    sections = (text, coded, extra)
+    return b"".join([*(varint(len(s)) for s in sections), *sections]) if any(sections) else b""
 
 
-def _unpack(packed: bytes) -> tuple[dict[str, Any], bytes]:
-    size = int.from_bytes(packed[:4], "little")
-    return json.loads(packed[4 : 4 + size] or b"{}"), packed[4 + size :]
+def _unpack(packed: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    """What :func:`_pack` packed."""
+    if not packed:
+        return {}, b"", b""
+    sizes, at = [], 0
+    for _ in range(3):
+        size, at = read_varint(packed, at)
+        sizes.append(size)
+    ends = [at + sum(sizes[: i + 1]) for i in range(3)]
+    text, coded, extra = (packed[end - size : end] for end, size in zip(ends, sizes))
+    return json.loads(text or b"{}"), coded, extra

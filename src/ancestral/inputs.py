@@ -41,6 +41,31 @@ def class_labels(tokenizer: Tokenizer, label: Any, n: int) -> Tensor | None:
     return torch.tensor(found, dtype=torch.int64)
 
 
+def item_labels(tokenizer: Tokenizer, label: Any, dataset: Dataset) -> Tensor | None:
+    """As :func:`class_labels`, for the items of a dataset; ``label=True`` takes their own, matched by name.
+
+    Raises:
+        DataError: the data have no labels, or the model does not know one of their classes.
+    """
+    if label is not True:
+        return class_labels(tokenizer, label, len(dataset))
+    if dataset.labels is None:
+        raise DataError("the data have no labels of their own; give label= a class, or one per item")
+    return class_labels(tokenizer, [dataset.classes[i] for i in dataset.labels], len(dataset))
+
+
+def known_labels(tokenizer: Tokenizer, dataset: Dataset) -> Tensor | None:
+    """The dataset's own labels as the model numbers its classes, int64 ``[n]``; matched by name.
+
+    Returns:
+        None without labels, or if the model does not know all of the dataset's classes.
+    """
+    if dataset.labels is None or not tokenizer.space.classes or not set(dataset.classes) <= set(tokenizer.classes):
+        return None
+    number = {name: i for i, name in enumerate(tokenizer.classes)}
+    return torch.tensor([number[name] for name in dataset.classes], dtype=torch.int64)[torch.as_tensor(dataset.labels)]
+
+
 def order_for(generator: Generator, order: str | Order, name: str) -> Order:
     """The order that a user asked for.
 

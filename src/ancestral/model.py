@@ -19,7 +19,7 @@ from ancestral.errors import DataError, UnsupportedError
 from ancestral.fitting import Trainee, check_options, held_share, sources, train_config
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
-from ancestral.inputs import class_labels, order_for, split_gaps
+from ancestral.inputs import class_labels, item_labels, order_for, split_gaps
 from ancestral.networks.base import Network
 from ancestral.noise import Noise, item_seeds
 from ancestral.order import Order, OrderPolicy
@@ -260,7 +260,7 @@ class Model:
             streaming.refuse(self, label=label, order=order, bound=bound or None)
             return streaming.score(self, dataset, batch_size, per_site)
         values = self.tokenizer.encode(dataset)
-        labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
+        labels = item_labels(self.tokenizer, label, dataset)
         terms = score_values(
             self.generator,
             values,
@@ -323,7 +323,7 @@ class Model:
             out = self._give(streaming.extend(self, prefixes, length, seed, 0, batch_size, options), as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask = split_gaps(self.tokenizer, data, known)
-        labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))
+        labels = item_labels(self.tokenizer, label, dataset)
         rows = dataset
         if draws > 1:
             rows = dataset.take(torch.arange(len(values)).repeat_interleave(draws).numpy())
@@ -344,7 +344,7 @@ class Model:
         return (out, done) if details else out
 
     def compress(self, data: Any, *, batch_size: int = 256, progress: Any = None) -> bytes:
-        """Lossless code of ``data``; about ``-log2 p`` bits plus a header.
+        """Lossless code of ``data``: about ``-log2 p`` bits, given the labels where there are any, plus a header.
 
         Raises:
             UnsupportedError: the values are real numbers.

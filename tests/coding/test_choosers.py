@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ancestral.coding import choosers
-from ancestral.coding.choosers import Aligned, Decode, Encode, Reporting, decode_uniform, encode_uniform
+from ancestral.coding.choosers import Aligned, Decode, Encode, Reporting
 from ancestral.errors import StreamError, UnsupportedError
 from ancestral.heads.base import Finite
 from ancestral.heads.gaussian import MixtureDensity
@@ -129,15 +128,8 @@ def test_reporting_counts_what_is_alive():
     assert seen == [(4, 10), (7, 10)]
 
 
-@pytest.mark.parametrize("size", [1, 2, 11, 1001])
-def test_uniform_columns(size):
-    numbers = np.random.default_rng(0).integers(0, size, 500)
-    words = encode_uniform(numbers, size)
-    assert (decode_uniform(words, 500, size) == numbers).all()
-    assert 8 * len(words) <= 500 * math.log2(size) + 64
-
-
 def test_golden_code():
     # Exact probabilities, so that only the coder decides; a change here breaks every stream in the world.
-    assert encode_uniform(np.arange(40) % 4, 4).hex() == "1b1b1b1b5454141540395454"
-    assert encode_uniform(np.arange(20) * 7 % 10, 10).hex() == "3ccefd12ddb5ed47c28e48be"
+    coder, numbers = Encode(), torch.arange(40)[None] % 4
+    coder(Finite(torch.zeros(1, 40, 4)), numbers, None)
+    assert coder.words().hex() == "1b1b1b1b5454141540395454"

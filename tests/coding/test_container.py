@@ -28,12 +28,12 @@ def test_golden_bytes_of_version_1():
 
 
 def test_golden_bytes_of_a_deflated_section():
-    content = Container(2, bytes(8), bytes(4), bytes(4), (), (b"a" * 100,))
+    content = Container(2, bytes(8), bytes(4), bytes(4), (), (b"a" * 100, b"code"))
     blob = pack(content)
     size, at = read_varint(blob, 24)
     assert size % 2 == 1 and zlib.decompress(blob[at : at + size // 2]) == b"a" * 100
-    assert len(blob) == at + size // 2 + 4 < 50
-    assert unpack(blob) == content and content.code_bits == 800
+    assert len(blob) == at + size // 2 + len(b"\x08code") + 4 < 50
+    assert unpack(blob) == content and content.code_bits == 32
 
 
 @settings(max_examples=50, deadline=None)
@@ -109,3 +109,10 @@ def test_damage_under_a_fitting_checksum_raises_only_stream_errors(at, change):
     broken[at] ^= change
     with contextlib.suppress(StreamError):
         assert unpack(reseal(broken)) != SMALL
+
+
+def test_the_code_is_never_deflated():
+    content = Container(1, bytes(8), bytes(4), bytes(4), (), (b"a" * 100, b"a" * 100))
+    blob = pack(content)
+    assert unpack(blob) == content and content.code_bits == 800
+    assert b"a" * 100 in blob and blob.count(b"a" * 50) == 2  # stored as it is; the section before is packed

@@ -26,7 +26,7 @@ OTHER_NUMBERS = (
     "the one that wrote it; decode it with the torch version, device and kind of processor it was written with"
 )
 
-_FAMILY = constriction.stream.model.Categorical(lazy=True, perfect=False)
+FAMILY = constriction.stream.model.Categorical(lazy=True, perfect=False)
 _CHUNK = 1 << 22
 """Probabilities that are handed to the coder at a time: bounds the memory of large sets over large alphabets."""
 
@@ -59,7 +59,7 @@ class Encode:
     """Writes the given values; :meth:`words` is the result."""
 
     def __init__(self) -> None:
-        self._coder = constriction.stream.queue.RangeEncoder()
+        self.coder = constriction.stream.queue.RangeEncoder()
 
     def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
         assert given is not None, "encoding needs the values"
@@ -67,13 +67,13 @@ class Encode:
         symbols, at = chosen.to(torch.int32).cpu().numpy(), 0
         for probs in probability_rows(leaf, alive):
             if probs.shape[1] > 1 and len(probs):  # a single category needs no code
-                self._coder.encode(symbols[at : at + len(probs)], _FAMILY, probs)
+                self.coder.encode(symbols[at : at + len(probs)], FAMILY, probs)
             at += len(probs)
         return _blank(given, alive)
 
     def words(self) -> bytes:
         """The code, little-endian 32-bit words."""
-        return self._coder.get_compressed().astype("<u4").tobytes()
+        return self.coder.get_compressed().astype("<u4").tobytes()
 
 
 class Decode:
@@ -84,7 +84,7 @@ class Decode:
     """
 
     def __init__(self, words: bytes):
-        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, "<u4").astype(np.uint32))
+        self.coder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, "<u4").astype(np.uint32))
 
     def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
         assert isinstance(leaf, Finite), REAL_VALUES
@@ -92,7 +92,7 @@ class Decode:
         for probs in probability_rows(leaf, alive):
             if probs.shape[1] > 1 and len(probs):
                 try:
-                    found.append(self._coder.decode(_FAMILY, probs))
+                    found.append(self.coder.decode(FAMILY, probs))
                 except AssertionError as error:  # no value has this code: the encoder's numbers were others
                     raise StreamError(OTHER_NUMBERS) from error
             else:
@@ -143,20 +143,3 @@ class Reporting:
 def reporting(chooser: Chooser, total: int, progress: Callable[[int, int], None] | None) -> Chooser:
     """``chooser``, wrapped in :class:`Reporting` if anybody listens."""
     return chooser if progress is None else Reporting(chooser, total, progress)
-
-
-def encode_uniform(symbols: np.ndarray, size: int) -> bytes:
-    """Numbers below ``size`` at ``log2(size)`` bits each, as words of a range coder."""
-    coder = Encode()
-    leaf, given = _uniform(len(symbols), size), torch.from_numpy(symbols.astype(np.int64))[None]
-    coder(leaf, given, None)
-    return coder.words()
-
-
-def decode_uniform(words: bytes, count: int, size: int) -> np.ndarray:
-    """The ``count`` numbers, int64, that :func:`encode_uniform` wrote."""
-    return Decode(words)(_uniform(count, size), None, None)[0].numpy()
-
-
-def _uniform(count: int, size: int) -> Finite:
-    return Finite(torch.zeros(1, 1, 1).expand(1, count, size))

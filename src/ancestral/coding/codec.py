@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ancestral.coding.choosers import Decode, Encode, decode_uniform, encode_uniform, reporting
+from ancestral.coding.choosers import Decode, Encode, reporting
 from ancestral.coding.container import ITEMS, Container, pack, read_varints, unpack, varints
+from ancestral.coding.labels import decode_labels, encode_labels
 from ancestral.coding.prints import (
     fingerprint,
     numerics,
@@ -66,11 +67,11 @@ def encode_values(
     Args:
         generator: a built generator with finitely many values.
         values: int64 ``[n, N, *event]``.
-        condition: labels are stored, at ``log2(classes + 1)`` bits each; the decoder must be given the same vectors
-            and per-site conditions. Without it, labels are withheld from the model.
+        condition: labels are stored too, adaptively coded (:mod:`ancestral.coding.labels`); the decoder must be given
+            the same vectors and per-site conditions. Without it, labels are withheld from the model.
         order: shared by all items; by default the scoring order. Another one is stored.
         batch_size: items coded together; recorded.
-        side: bytes of the caller, stored deflated.
+        side: bytes of the caller, stored deflated if that is shorter.
         progress: called with the scalars done and their total.
 
     Raises:
@@ -99,7 +100,7 @@ def encode_values(
         raise DataError("the model cannot hold these values without loss; encode them with the model's own tokenizer")
     labels = b""
     if condition.label is not None:
-        labels = encode_uniform((condition.label + 1).numpy(), space.classes + 1)
+        labels = encode_labels((condition.label + 1).numpy(), space.classes + 1)
     return pack(
         Container(
             ITEMS,
@@ -141,7 +142,7 @@ def decode(
     if ranks:
         order = Order(torch.tensor(read_varints(ranks)))
         require_order(generator, order)
-    label = torch.from_numpy(decode_uniform(labels, n, space.classes + 1) - 1) if labelled and n else None
+    label = torch.from_numpy(decode_labels(labels, n, space.classes + 1) - 1) if labelled and n else None
     condition = Condition(label, *((condition.vector, condition.site) if condition is not None else (None, None)))
     condition = _checked(space, condition, n)
     if _told(condition) != told:

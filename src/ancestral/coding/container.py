@@ -11,7 +11,7 @@ bytes                 content
 4                     digest: the first bytes of a SHA-256 over the decoded values
 1 + ...               count of numbers, then each: their meaning depends on the kind
 1 + ...               count of sections, then each: ``2 * length + packed`` and its bytes; their meaning depends on
-                      the kind; the bytes are deflated (zlib) where ``packed`` is 1
+                      the kind; the bytes are deflated (zlib) where ``packed`` is 1, which the last never is
 4                     CRC-32 of everything before, little-endian
 ====================  =====================================================================================
 
@@ -70,8 +70,9 @@ def pack(content: Container) -> bytes:
     for number in content.numbers:
         out += varint(number)
     out += varint(len(content.sections))
-    for section in content.sections:
-        small = zlib.compress(section, 9) if len(section) > 16 else section
+    for place, section in enumerate(content.sections, 1):
+        code = place == len(content.sections)  # dense already: deflating it would cost time, and hide its size
+        small = section if code or len(section) <= 16 else zlib.compress(section, 9)
         packed = len(small) < len(section)
         stored = small if packed else section
         out += varint(2 * len(stored) + packed) + stored
