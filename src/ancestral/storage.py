@@ -14,6 +14,7 @@ from ancestral.version import __version__
 
 if TYPE_CHECKING:
     from ancestral.model import Model
+    from ancestral.recipes.registry import Recipe
 
 FORMAT = 1
 
@@ -35,7 +36,8 @@ def save_model(model: Model, path: str | Path, overwrite: bool = False) -> None:
     content = {
         "format": FORMAT,
         "ancestral": __version__,
-        "recipe": model.recipe.id if model.recipe.modality != "outside" else str(model.recipe.path),
+        "recipe": model.recipe.id,
+        "recipe_file": str(model.recipe.path.resolve()) if model.recipe.modality == "outside" else None,
         "config": model.config,
         "tokenizer": model.tokenizer.state(),
         "space": model.generator.space.to_json(),
@@ -52,13 +54,12 @@ def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
 
     Args:
         path: the folder.
-        recipe: a Python file with the recipe, if it is not one of the package's.
+        recipe: a Python file with the recipe, if it is not one of the package's; by default the file that it was
+            in when the model was saved. It is run.
 
     Raises:
-        DataError: not such a folder, damaged, or of a newer version.
+        DataError: not such a folder, damaged, of a newer version, or of a recipe that is not found.
     """
-    from ancestral.recipes.registry import find
-
     path = Path(path)
     try:
         content = json.loads((path / "model.json").read_text(encoding="utf-8"))
@@ -73,7 +74,7 @@ def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
             f"it was written by ancestral {content.get('ancestral')}"
         )
     try:
-        model = find(recipe or content["recipe"])(**_tupled(content["config"]))
+        model = _recipe(path, content, recipe)(**_tupled(content["config"]))
         model.tokenizer.load_state(content["tokenizer"])
         model.build()
         model.generator.load_state_dict(weights)
@@ -82,6 +83,29 @@ def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
             f"the model in {path} does not fit its recipe {content.get('recipe')!r}: {str(error)[:200]}"
         ) from error
     return model
+
+
+def _recipe(path: Path, content: dict[str, Any], given: str | Path | None) -> Recipe:
+    """The recipe of a saved model.
+
+    Raises:
+        DataError: it is not known, or its file has gone.
+    """
+    from ancestral.recipes.registry import find
+
+    name, file = content["recipe"], content.get("recipe_file")
+    if given is not None:
+        return find(given, name if str(given).endswith(".py") else "")
+    if file is not None or name.endswith(".py"):
+        # Whoever made the folder wrote this path: nothing in the folder itself may run, nor anything near by chance.
+        place = Path(file or name)
+        if not place.is_absolute() or not place.is_file() or place.resolve().is_relative_to(path.resolve()):
+            raise DataError(
+                f"the model in {path} was made by the recipe {name!r} of {place}, which is not there; give the file "
+                "that has it, with recipe= in Python or --recipe on the command line"
+            )
+        return find(place, name)
+    return find(name)
 
 
 def _tupled(content: Any) -> Any:

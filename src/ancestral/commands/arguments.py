@@ -13,4 +13,5 @@ MaybeFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(o
 MaybeInt = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(optional)")]
 Settings = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="NAME=VALUE")]
 Data = Annotated[Path, arg(metavar="DATA")]
+RecipeFile = Annotated[Path | None, arg(metavar="FILE.py", help_behavior_hint="(optional)")]
 Saved = Annotated[Path, arg(metavar="MODEL")]

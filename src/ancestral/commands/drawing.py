@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from ancestral.commands.arguments import Data, MaybeFloat, MaybeInt, MaybeText, Saved, Settings
+from ancestral.commands.arguments import Data, MaybeFloat, MaybeInt, MaybeText, RecipeFile, Saved, Settings
 from ancestral.errors import DataError
 
 
@@ -27,6 +27,7 @@ def sample(
     top_p: MaybeFloat = None,
     min_p: MaybeFloat = None,
     overwrite: bool = False,
+    recipe: RecipeFile = None,
     json: bool = False,
 ) -> None:
     """Draw new items from a model.
@@ -49,12 +50,13 @@ def sample(
         top_p: draw among the likeliest values of this total probability only.
         min_p: drop values less likely than this share of the likeliest.
         overwrite: replace a folder that is not empty.
+        recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the items (or where they were written) as JSON.
     """
     from ancestral.api import load
     from ancestral.commands import console
 
-    loaded = load(model)
+    loaded = load(model, recipe)
     console.refuse_for_streams(loaded, label=label, order=order, guidance=guidance, first=first)
     images = loaded.tokenizer.modality == "images"
     target = out or (Path("samples.png") if images else None)
@@ -102,6 +104,7 @@ def complete(
     min_p: MaybeFloat = None,
     set_: Settings = (),
     overwrite: bool = False,
+    recipe: RecipeFile = None,
     json: bool = False,
 ) -> None:
     """Fill in what is missing: impute empty cells, inpaint images, continue texts.
@@ -124,12 +127,13 @@ def complete(
         min_p: drop values less likely than this share of the likeliest.
         set_: an option of the reader (size=32).
         overwrite: replace a folder that is not empty.
+        recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the items (or where they were written) as JSON.
     """
     from ancestral.api import load
     from ancestral.commands import console
 
-    loaded = load(model)
+    loaded = load(model, recipe)
     console.refuse_for_streams(loaded, known=known, label=label, guidance=guidance)
     images = loaded.tokenizer.modality == "images"
     target = out or (Path("completed.png") if images else None)

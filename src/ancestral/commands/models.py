@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ancestral.commands.arguments import Data, MaybeInt, MaybePath, MaybeText, Saved, Settings
+from ancestral.commands.arguments import Data, MaybeInt, MaybePath, MaybeText, RecipeFile, Saved, Settings
 
 
 def fit(
@@ -100,17 +100,18 @@ def fit(
     return 130 if history.interrupted else 0
 
 
-def info(model: Positional[Saved], json: bool = False) -> None:
+def info(model: Positional[Saved], recipe: RecipeFile = None, json: bool = False) -> None:
     """Describe a saved model: recipe, sites, classes, size, what it can do.
 
     Args:
         model: a saved model.
+        recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print everything, the recipe's arguments included, as JSON.
     """
     from ancestral.api import load
     from ancestral.commands import console
 
-    loaded = load(model)
+    loaded = load(model, recipe)
     assert loaded.recipe is not None
     record, space = loaded.recipe, loaded.space
     content = {

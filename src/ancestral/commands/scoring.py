@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ancestral.commands.arguments import Data, MaybeText, Saved, Settings
+from ancestral.commands.arguments import Data, MaybeText, RecipeFile, Saved, Settings
 from ancestral.errors import DataError
 
 
@@ -20,6 +20,7 @@ def score(
     order: MaybeText = None,
     bound: int = 0,
     set_: Settings = (),
+    recipe: RecipeFile = None,
     json: bool = False,
 ) -> None:
     """Tell how probable items are: bits per dimension, and a score for each item.
@@ -33,6 +34,7 @@ def score(
         order: score under this order (raster, reverse, random ...) rather than the model's own.
         bound: if positive, average over so many random orders: a lower bound for any-order models.
         set_: an option of the reader (size=32).
+        recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the summary as JSON.
     """
     import math
@@ -48,7 +50,7 @@ def score(
         if out.suffix.lower() not in (".csv", ".npz"):
             raise DataError(f"scores are written as .csv or .npz, not as {out.name}; change --out")
         console.reserve(out, folder=False)
-    loaded = load(model)
+    loaded = load(model, recipe)
     console.refuse_for_streams(loaded, label=label, order=order, bound=bound)
     dataset = console.read_for(loaded, data, set_)
     result = loaded.log_prob(
@@ -88,6 +90,7 @@ def compress(
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE.anc", help_behavior_hint="(optional)")] = None,
     verify: bool = False,
     set_: Settings = (),
+    recipe: RecipeFile = None,
     json: bool = False,
 ) -> None:
     """Compress data without loss, to about -log2 p bits.
@@ -98,6 +101,7 @@ def compress(
         out: the compressed file; by default DATA's name with .anc, in this folder.
         verify: decompress again and compare before writing.
         set_: an option of the reader (size=32).
+        recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the summary as JSON.
     """
     import time
@@ -108,7 +112,7 @@ def compress(
 
     target = out or Path(data.resolve().name.split(".")[0] + ".anc")
     console.reserve(target, folder=False)
-    loaded = load(model)
+    loaded = load(model, recipe)
     dataset = console.read_for(loaded, data, set_)
     before = console.bytes_of(data)
     started = time.perf_counter()
@@ -139,6 +143,7 @@ def decompress(
     data: Positional[Annotated[Path, arg(metavar="FILE.anc")]],
     out: Annotated[Path, arg(aliases=["-o"], metavar="PATH")],
     overwrite: bool = False,
+    recipe: RecipeFile = None,
     json: bool = False,
 ) -> None:
     """Give back, bit for bit, what was compressed.
@@ -148,6 +153,7 @@ def decompress(
         data: a compressed file.
         out: where to write the items: a folder, or a file whose suffix names the format.
         overwrite: replace a folder that is not empty.
+        recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the summary as JSON.
     """
     from ancestral.api import load
@@ -158,7 +164,7 @@ def decompress(
     if existing(data).is_dir():
         raise DataError(f"{data} is a folder; give the one file that `ancestral compress` wrote")
     blob = read_bytes(data)
-    dataset = load(model).decompress(blob, as_dataset=True)
+    dataset = load(model, recipe).decompress(blob, as_dataset=True)
     dataset.save(out, overwrite=True)  # reserve() has asked
     if json:
         console.emit({"n": len(dataset), "out": out})

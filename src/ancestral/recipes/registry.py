@@ -6,6 +6,7 @@ Listing reads the decorators as text and imports nothing; a recipe's module is i
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -193,7 +194,14 @@ def _module(record: Recipe) -> Any:
     if record.path.is_relative_to(package):
         dotted = ".".join(record.path.relative_to(package).with_suffix("").parts)
         return importlib.import_module(f"ancestral.recipes.{dotted}")
-    name = f"ancestral_outside_{record.path.stem}"
+    try:
+        state = f"{record.path.resolve()}:{record.path.stat().st_mtime_ns}"
+    except OSError as error:
+        raise DataError(f"cannot read {record.path}: {error.strerror or error}; check the path") from error
+    # One name per file and version, so that a file runs once, and again only when it has changed.
+    name = f"ancestral_outside_{record.path.stem}_{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, record.path)
     if spec is None or spec.loader is None:
         raise DataError(f"{record.path} cannot be imported; give a .py file")
@@ -202,8 +210,10 @@ def _module(record: Recipe) -> Any:
     try:
         spec.loader.exec_module(module)
     except AncestralError:
+        del sys.modules[name]
         raise
     except Exception as error:
+        del sys.modules[name]
         raise DataError(f"{record.path} fails when imported: {type(error).__name__}: {error}") from error
     return module
 
@@ -228,17 +238,23 @@ def catalogue() -> dict[str, Recipe]:
     return _catalogue
 
 
-def find(name: str | Path) -> Recipe:
-    """A recipe by id, or the first one in a Python file.
+def find(name: str | Path, inside: str = "") -> Recipe:
+    """A recipe by id, or one in a Python file.
+
+    Args:
+        name: the id, or the file.
+        inside: id of the recipe in the file; by default the first.
 
     Raises:
         DataError: no such recipe; close names are suggested.
     """
     if str(name).endswith(".py"):
-        records = read_records(Path(name), "outside")
+        records = {record.id: record for record in reversed(read_records(Path(name), "outside"))}
         if not records:
             raise DataError(f"{name} defines no recipe; decorate a function with @recipe(...)")
-        return records[0]
+        if inside and inside not in records:
+            raise DataError(f"{name} has no recipe {inside!r}; it has {', '.join(reversed(records))}")
+        return records[inside] if inside else list(records.values())[-1]
     known = catalogue()
     if name not in known:
         import difflib
