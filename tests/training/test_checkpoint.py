@@ -26,6 +26,15 @@ def start(settings: dict, **environment: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(SCRIPT), json.dumps(settings)], env=variables)
 
 
+def two_processes() -> list[dict[str, str]]:
+    """The environment of each of two processes that train together."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{**world, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+
+
 def assert_equal_files(one: Path, other: Path) -> None:
     first, second = load_file(one), load_file(other)
     assert first.keys() == second.keys()
@@ -67,13 +76,9 @@ def test_kill_and_resume_equals_a_straight_run_bit_for_bit(tmp_path):
 def test_two_processes_equal_one(tmp_path, accumulate):
     """15 items a step make shares of 7 and 8; some layers rest; the processes start from other weights."""
     settings = {**SETTINGS, "steps": 12, "batch_size": 15, "accumulate": accumulate}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     one = start({**settings, "accumulate": 1, "result": str(tmp_path / "one")})
     settings |= {"checkpoint": str(tmp_path / "checkpoints"), "result": str(tmp_path / "two")}
-    pair = [start(settings, RANK=rank, LOCAL_RANK=rank, **world) for rank in ("0", "1")]
+    pair = [start(settings, **world) for world in two_processes()]
     assert [process.wait(120) for process in (one, *pair)] == [0, 0, 0]
     first, second = (json.loads((tmp_path / f"{name}.json").read_text())["rows"] for name in ("one", "two"))
     assert len(first) == 12
@@ -191,3 +196,21 @@ def test_shared_weights_and_views_survive(tmp_path):
 def test_importing_is_light():
     code = "import sys, ancestral.training; assert not {'accelerate', 'rich', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_several_processes_say_nothing(tmp_path):
+    """Neither a network whose layers all work nor what it takes to leave the group is warned about."""
+    code = (
+        "import torch; from training_toys import Quadratic; from ancestral.training import Items, TrainConfig, train; "
+        "items = Items(values=torch.randn(40, 3)); "
+        "train(Quadratic(), items, TrainConfig(steps=4, batch_size=8, quiet=True))"
+    )
+    path = f"{SCRIPT.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    pair = [
+        subprocess.Popen([sys.executable, "-c", code], env=variables | world, stderr=subprocess.PIPE, text=True)
+        for world in two_processes()
+    ]
+    for process in pair:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0 and "arning" not in said, said

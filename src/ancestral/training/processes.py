@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -23,6 +24,8 @@ class Loss(nn.Module):
     def __init__(self, module: nn.Module, bfloat16_on: str | None):
         super().__init__()
         self.module = module
+        # Layers may rest, so that unused parameters must be looked for; looking in vain is warned about.
+        self.resting = nn.Parameter(torch.zeros(()))
         self._bfloat16_on = bfloat16_on
 
     def forward(self, batch: dict[str, Tensor], generator: torch.Generator, progress: float) -> Tensor:
@@ -77,4 +80,12 @@ def start_accelerator() -> Accelerator:
         raise TrainingError(
             "several processes were started but they do not see each other; on CPUs set ACCELERATE_USE_CPU=1"
         )
+    if accelerator.num_processes > 1:
+        atexit.register(_leave)  # an exit with its threads alive may abort
     return accelerator
+
+
+def _leave() -> None:
+    """Leave the group of processes, if that has not been done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
