@@ -146,13 +146,14 @@ def posterior(
     [
         ("any", [0, 1, 0, 1], "exact", 0.0),
         ("fixed", [1, 1, 0, 0], "prefix", 0.0),
-        ("fixed", [0, 0, 1, 1], "importance", 0.02),
+        ("fixed", [0, 0, 1, 1], "importance", 0.01),
     ],
 )
 def test_completion_is_bayes_rule(kind: str, known: list[int], method: str, tolerance: float) -> None:
     generator = built(kind)
     mask, values = torch.tensor(known, dtype=torch.bool), torch.tensor([2, 1, 0, 2])
-    n = 4000
+    # Ignoring the weights would be 0.079 off at one completion, where 3000 items allow 0.046.
+    n = 3000
     done = complete_values(
         generator,
         values.expand(n, 4),
@@ -163,8 +164,8 @@ def test_completion_is_bayes_rule(kind: str, known: list[int], method: str, tole
         decoder=Ancestral(),
         guidance=0.0,
         options={},
-        particles=200,
-        batch_size=4000,
+        particles=20,
+        batch_size=3000,
     )
     assert done.method == method == method_for(generator, mask.expand(n, 4))
     assert (done.values[:, mask] == values[mask]).all()
