@@ -66,12 +66,13 @@ def known_labels(tokenizer: Tokenizer, dataset: Dataset) -> Tensor | None:
     return torch.tensor([number[name] for name in dataset.classes], dtype=torch.int64)[torch.as_tensor(dataset.labels)]
 
 
-def order_for(generator: Generator, order: str | Order, name: str) -> Order:
+def order_for(generator: Generator, order: str | Order, n: int, name: str) -> Order:
     """The order that a user asked for.
 
     Args:
         generator: built.
-        order: one, or the name of one.
+        order: one for all, or one per item, or the name of one.
+        n: number of items.
         name: what the model is called in errors.
 
     Raises:
@@ -84,6 +85,8 @@ def order_for(generator: Generator, order: str | Order, name: str) -> Order:
     except (ValueError, TypeError, IndexError) as error:
         known = f" (named orders: {', '.join(NAMED)})" if isinstance(order, str) else ""
         raise DataError(f"order {order!r} does not suit this model: {error}{known}") from error
+    if found.batched and len(found.rank) != n:
+        raise DataError(f"there are {len(found.rank)} orders for {n} items; give one for all, or one per item")
     if not generator.any_order and not torch.equal(found.rank, generator.order.scoring().rank):
         raise UnsupportedError(
             f"{name} was trained in one order only and cannot follow {order!r}; an any-order recipe such as "

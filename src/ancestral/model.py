@@ -215,11 +215,12 @@ class Model:
             ).values  # fmt: skip
         else:
             chunks = []
+            followed = self._order(order, n)
             for index in torch.arange(n).split(batch_size) if n else ():
                 request = Request(
                     Noise(item_seeds(seed, first + index).to(self.device)),
                     Condition(label=None if labels is None else labels[index].to(self.device)),
-                    self._order(order),
+                    None if followed is None else followed.items(index),
                     guidance=guidance,
                     options=options,
                 )
@@ -265,7 +266,7 @@ class Model:
             self.generator,
             values,
             condition=Condition(label=labels),
-            order=self._order(order),
+            order=self._order(order, len(values)),
             bound=bound,
             seed=seed,
             batch_size=batch_size,
@@ -402,8 +403,8 @@ class Model:
         finite = self._generator is None or self.generator.head.finite
         return ("sample", "log_prob", "complete", *(("compress", "decompress") if finite else ()))
 
-    def _order(self, order: str | Order | None) -> Order | None:
-        return None if order is None else order_for(self.generator, order, self.name).to(self.device)
+    def _order(self, order: str | Order | None, n: int) -> Order | None:
+        return None if order is None else order_for(self.generator, order, n, self.name).to(self.device)
 
     def _complete(
         self,
@@ -427,7 +428,7 @@ class Model:
             known,
             seeds=item_seeds(seed, torch.arange(first, first + len(values))),
             condition=Condition(label=labels),
-            order=self._order(order),
+            order=self._order(order, len(values)),
             decoder=decoder or self.decoder,
             guidance=guidance,
             options=options,

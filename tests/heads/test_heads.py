@@ -125,7 +125,7 @@ def test_gaussian_mixture_integrates_to_one_and_samples_follow_it(channels: int)
 
 @pytest.mark.parametrize("event", [(), (2,), (2, 2)])
 def test_gaussian_samples_have_the_moments_of_the_density(event: tuple[int, ...]) -> None:
-    """Mean and covariance, components included, in closed form; temperature scales each component's spread."""
+    """Mean and covariance in closed form; temperature sharpens the components' weights and scales their spread."""
     torch.manual_seed(2)
     n = 40_000
     head = GaussianMixture(3).build(Space((1,), 0, event=event), 8)
@@ -133,17 +133,31 @@ def test_gaussian_samples_have_the_moments_of_the_density(event: tuple[int, ...]
         density = head(torch.randn(1, 1, 8).expand(n, 1, 8), torch.zeros(1, dtype=torch.long))
         weight, mean = density.log_weight[0, 0].exp().double(), density.mean[0, 0].double()
         var = (2 * density.log_std[0, 0]).exp().double()
-        centre = (weight[:, None] * mean).sum(0)
-        between = torch.einsum("m,mi,mj->ij", weight, mean - centre, mean - centre)
+        plain = weight
         for temperature in (1.0, 0.5):
             drawn = density.sample(Noise.of(1, n), temperature)
             assert drawn.shape == (n, 1, *event)
             x = drawn.reshape(n, -1).double()
+            weight = plain ** (1 / temperature) / (plain ** (1 / temperature)).sum()
+            centre = (weight[:, None] * mean).sum(0)
+            between = torch.einsum("m,mi,mj->ij", weight, mean - centre, mean - centre)
             covariance = between + torch.diag((weight[:, None] * var).sum(0)) * temperature**2
             spread = covariance.diagonal().sqrt()
             # Five standard errors: of a mean 5 / sqrt(n) spreads, of a covariance about twice as many.
             assert ((x.mean(0) - centre).abs() < 5 * spread / n**0.5).all()
             assert ((x.T.cov().reshape(covariance.shape) - covariance).abs() < 10 * spread.outer(spread) / n**0.5).all()
+
+
+def test_temperature_zero_takes_the_mean_of_the_heaviest_component() -> None:
+    torch.manual_seed(0)
+    head = GaussianMixture(4).build(Space((3,), 0, event=(2,)), 8)
+    with torch.no_grad():
+        density = head(4 * torch.randn(5, 3, 8), torch.arange(3))
+        drawn = [density.sample(Noise.of(seed, 5), 0.0) for seed in range(3)]
+    heaviest = density.log_weight.argmax(-1)
+    assert len(heaviest.unique()) > 1
+    expected = density.mean.gather(2, heaviest[..., None, None].expand(5, 3, 1, 2))[:, :, 0]
+    assert all(torch.equal(each, expected) for each in drawn)
 
 
 def test_nested_head_normalises() -> None:

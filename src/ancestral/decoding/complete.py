@@ -69,7 +69,7 @@ def complete_values(
         known: bool ``[n, N]``.
         seeds: int64 ``[n]``, one stream of random numbers per item.
         condition: what the model is told.
-        order: in which unknown sites are drawn; None leaves it to the model.
+        order: in which unknown sites are drawn, shared or one per item; None leaves it to the model.
         decoder: used where the model can be conditioned exactly.
         guidance, options: as for :class:`Request`.
         particles: candidates per item for importance resampling.
@@ -84,11 +84,12 @@ def complete_values(
             told = condition.map(lambda t, part=part: t[part].to(device))
             given, shown = values[part].to(device), known[part].to(device)
             noise = Noise(seeds[part].to(device))
+            mine = None if order is None else order.items(part).to(device)
             if method == "importance":
-                drawn, weight = _importance(generator, given, shown, noise, told, order, guidance, options, particles)
+                drawn, weight = _importance(generator, given, shown, noise, told, mine, guidance, options, particles)
                 effective += weight
             else:
-                request = Request(noise, told, order, given, shown, guidance, options)
+                request = Request(noise, told, mine, given, shown, guidance, options)
                 drawn = decoder(generator, request)
             out[part] = drawn.cpu()
     mask = known.reshape(*known.shape, *[1] * (values.dim() - 2))
@@ -104,7 +105,8 @@ def _alike(generator: Generator, known: Tensor, order: Order | None, method: str
     if base.sequential:
         signature = known.sum(1, keepdim=True)
     else:
-        counts = [(~known[:, base.rank == k] if not base.batched else ~known).sum(1) for k in range(base.n_sets)]
+        rank = base.rank.to(known.device)
+        counts = [(~known & (rank == k)).sum(1) for k in range(base.n_sets)]
         signature = torch.stack([known.sum(1), *counts], 1)
     _, group = torch.unique(signature, dim=0, return_inverse=True)
     return [torch.nonzero(group == g)[:, 0] for g in range(int(group.max()) + 1)] if len(known) else []
@@ -125,11 +127,12 @@ def _importance(
     batch = given.shape[0]
     wide = condition.map(lambda t: t.repeat_interleave(particles, 0))
     base = (wide.without_label(), guidance) if guidance else None
+    order = order or generator.order.scoring()
     walked = walk(
         generator,
         Draw(noise.repeat(particles), **options),
         batch * particles,
-        order or generator.order.scoring(),
+        Order(order.rank.repeat_interleave(particles, 0)) if order.batched else order,
         wide,
         given=given.repeat_interleave(particles, 0),
         known=known.repeat_interleave(particles, 0),

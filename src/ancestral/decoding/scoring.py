@@ -32,19 +32,19 @@ def score_values(
         generator: a built generator.
         values: ``[n, N, *event]``.
         condition: what the model is told.
-        order: to score under; by default the policy's scoring order.
+        order: to score under, shared or one per item; by default the policy's scoring order.
         bound: if positive, the mean over this many random orders per item.
         seed: of the random orders.
         batch_size: items scored together.
     """
     device, space = next(generator.parameters()).device, generator.space
-    chosen = (generator.order.scoring() if order is None else order).to(device)
+    chosen = generator.order.scoring() if order is None else order
     chunks = [torch.zeros(0, space.n, dtype=torch.float64)]
     for index in torch.arange(len(values)).split(batch_size):
         batch = values[index].to(device)
         told = condition.map(lambda t, index=index: t[index].to(device))
         if bound <= 0:
-            chunks.append(generator.log_prob(batch, chosen, told).double().cpu())
+            chunks.append(generator.log_prob(batch, chosen.items(index).to(device), told).double().cpu())
             continue
         noise = Noise(item_seeds(seed, index).to(device))
         draws = []

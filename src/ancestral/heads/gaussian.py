@@ -31,8 +31,18 @@ class MixtureDensity(Density):
         return torch.logsumexp(self.log_weight + each.sum(-1), -1)
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Tensor:
+        """One value per site, float ``[B, S, *event]``.
+
+        The temperature flattens or sharpens the choice of the component as that of a category, and scales its
+        standard deviations; 0 takes the mean of the heaviest component.
+        """
         b, s, _m, c = self.mean.shape
-        edges = torch.softmax(self.log_weight.double(), -1).cumsum(-1)
+        weight = self.log_weight.double()
+        if temperature == 0:
+            weight = torch.where(weight == weight.amax(-1, keepdim=True), 0.0, -torch.inf)
+        else:
+            weight = weight / temperature
+        edges = torch.softmax(weight, -1).cumsum(-1)
         pick = (noise.uniform(s)[..., None] > edges[..., :-1]).sum(-1)
         index = pick[..., None, None].expand(b, s, 1, c)
         mean, std = self.mean.gather(2, index)[:, :, 0], self.log_std.gather(2, index)[:, :, 0].exp()
