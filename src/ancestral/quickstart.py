@@ -34,6 +34,11 @@ VALIDATION = 0.1
 PER_CLASS = 10
 GUIDANCE = 1.0
 COMPLETED = 8
+LIMIT = 112.0
+"""Seconds that the whole job may take when nothing is said about training."""
+MOST_MINUTES = 1.2
+AFTER = 6.5
+"""What follows training takes about as long as scoring the test set so many times."""
 DRAWS = 8
 
 
@@ -149,11 +154,36 @@ class _Clock:
         return time.perf_counter() - self.began
 
 
-def run(minutes: float, out: Path, seed: int = 0, as_json: bool = False) -> dict[str, Any]:
+def affordable(spent: float, per_item: float, items: int) -> float:
+    """Minutes of training that keep the whole job within its limit, as fast as this machine is.
+
+    Args:
+        spent: seconds since the start.
+        per_item: seconds that scoring one item takes.
+        items: in the test set.
+    """
+    return min(MOST_MINUTES, max(0.1, (LIMIT - spent - AFTER * per_item * items) / 60))
+
+
+def _speed(train: Images, test: Images, seed: int) -> float:
+    """Seconds that scoring one test item takes, by a model of one training step."""
+    from ancestral import api
+
+    model = api.fit(
+        train.take(slice(0, 64)), recipe=RECIPE, validation=0, seed=seed, **{**SETTINGS, "steps": 1, "quiet": True}
+    )
+    few = test.take(slice(0, 32))
+    model.log_prob(few)  # the first call of anything is slower
+    began = time.perf_counter()
+    model.log_prob(few)
+    return (time.perf_counter() - began) / len(few)
+
+
+def run(minutes: float | None, out: Path, seed: int = 0, as_json: bool = False) -> dict[str, Any]:
     """Fit, sample, score, complete, compress, save, report.
 
     Args:
-        minutes: training budget.
+        minutes: training budget; None takes what keeps the whole job below two minutes.
         out: folder for ``digits.ancestral``, ``test.npz``, ``test.anc``, ``results.json`` and ``report.html``.
         seed: of the fit and of all draws.
         as_json: print the results as JSON and nothing else.
@@ -168,7 +198,7 @@ def run(minutes: float, out: Path, seed: int = 0, as_json: bool = False) -> dict
 
     from ancestral.commands import console as shell
 
-    if not minutes > 0:
+    if minutes is not None and not minutes > 0:
         raise DataError(f"--minutes {minutes} must be more than zero")
     shell.reserve(out / "report.html", folder=False)
     shell.reserve(out / "digits.ancestral", folder=True, overwrite=False, ours="model.json")
@@ -182,6 +212,10 @@ def run(minutes: float, out: Path, seed: int = 0, as_json: bool = False) -> dict
         unlabelled = test.take(slice(None))
         unlabelled.relabel(None)
         ours, theirs = train.pixels[..., 0], test.pixels[..., 0]
+    if minutes is None:
+        with clock.stage("measuring this machine's speed"):
+            per_item = _speed(train, test, seed)
+        minutes = round(affordable(clock.total(), per_item, len(test)), 2)
     say.print(f"[bold]fit[/bold]       {RECIPE} on {len(train)} images, {minutes:g} minutes (Ctrl-C ends it early)")
     with clock.stage("training"):
         model = api.fit(

@@ -188,7 +188,7 @@ def check(recipe: Positional[Annotated[str, arg(metavar="ID|FILE.py")]], json: b
 
 
 def quickstart(
-    minutes: Annotated[float, arg(aliases=["-m"])] = 1.2,
+    minutes: Annotated[float | None, arg(aliases=["-m"], metavar="FLOAT", help_behavior_hint="(optional)")] = None,
     out: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")] = Path("quickstart"),
     seed: int = 0,
     json: bool = False,
@@ -196,7 +196,7 @@ def quickstart(
     """Run everything once on small digits, within two minutes, and write an illustrated report.
 
     Args:
-        minutes: training time.
+        minutes: training time; by default what this machine's speed leaves of two minutes.
         out: folder of the model, the compressed test set and report.html.
         seed: the same seed gives the same start and the same draws.
         json: print the results as JSON.
