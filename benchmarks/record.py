@@ -66,6 +66,7 @@ def record(
         "scale": scale,
         "command": command or _command(),
         "extra": dict(extra or {}),
+        "recipes": fingerprints(name),
         "machine": machine(),
         "versions": versions(packages),
         "revision": _revision(),
@@ -75,6 +76,14 @@ def record(
     target = folder / f"{name}.json"
     write_json(target, content)
     return target
+
+
+def fingerprints(name: str) -> dict[str, str]:
+    """Of the recipes whose claim the result ``name`` is about, so that a change to them shows."""
+    from ancestral.recipes.registry import catalogue
+
+    about = (recipe for recipe in catalogue().values() if name in (recipe.id, recipe.claim.benchmark))
+    return {recipe.id: recipe.fingerprint for recipe in about}
 
 
 def machine() -> dict[str, Any]:

@@ -22,7 +22,7 @@ PAGES, WORK, SITE = ROOT / "docs" / "pages", ROOT / "build" / "site-source", ROO
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from sitegen.docstrings import markdown  # noqa: E402
-from sitegen.measured import measured_page, results  # noqa: E402
+from sitegen.measured import measured_page  # noqa: E402
 from sitegen.pictures import orders_svg  # noqa: E402
 from sitegen.reference import write_reference  # noqa: E402
 from sitegen.systems import write_systems  # noqa: E402
@@ -30,6 +30,7 @@ from sitegen.systems import write_systems  # noqa: E402
 from ancestral.cli import COMMANDS  # noqa: E402
 from ancestral.laws import LAWS  # noqa: E402
 from ancestral.recipes.registry import catalogue  # noqa: E402
+from ancestral.recipes.results import read_results  # noqa: E402
 
 
 def laws_table() -> str:
@@ -71,7 +72,7 @@ def generate(folder: Path) -> dict[str, list[tuple[str, str]]]:
             if mark in text:
                 text = text.replace(mark, make())
         page.write_text(text, encoding="utf-8")
-    found = results()
+    found = read_results()
     (folder / "orders.svg").write_text(orders_svg(), encoding="utf-8")
     (folder / "measurements.md").write_text(measured_page(found), encoding="utf-8")
     return {

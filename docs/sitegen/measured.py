@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-UNTESTED = "not tested"
-
-
-def results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """All result files by name."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -36,9 +26,11 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", r"\|").replace("\n", " ")
 
 
-def result_block(result: Mapping[str, Any]) -> str:
+def result_block(result: Mapping[str, Any], stale: bool = False) -> str:
     """One result: verdict, our numbers and the peers', and all that they depend on."""
     parts = [f"Verdict: **{result['verdict']}** ({result.get('date', 'no date')})."]
+    if stale:
+        parts.append("Measured on an earlier version of the recipe.")
     published = result.get("published")
     if isinstance(published, Mapping):
         published = ", ".join(f"{k} {_cell(v)}" for k, v in _flat(published))

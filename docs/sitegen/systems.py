@@ -11,9 +11,10 @@ from typing import Any
 
 from ancestral.model import Model
 from ancestral.recipes.registry import Recipe
+from ancestral.recipes.results import outcome, stale, verdict
 from ancestral.recipes.toys import toy
 from sitegen.docstrings import inline, markdown
-from sitegen.measured import UNTESTED, result_block
+from sitegen.measured import result_block
 from sitegen.reference import ROOMS
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -38,17 +39,6 @@ def example(record: Recipe) -> str:
         "model.sample(3)\n"
         f'model.log_prob(toy("{record.toy}", 8, seed=1)).bits_per_dim()\n'
     )
-
-
-def outcome(record: Recipe, results: Results) -> Mapping[str, Any] | None:
-    """The recorded result of the recipe's claim: its own file, else that of its benchmark."""
-    return results.get(record.id) or (results.get(record.claim.benchmark) if record.claim.benchmark else None)
-
-
-def verdict(record: Recipe, results: Results) -> str:
-    """One of the verdicts of the result files."""
-    found = outcome(record, results)
-    return str(found["verdict"]) if found else UNTESTED
 
 
 def cited(record: Recipe) -> str:
@@ -122,12 +112,12 @@ def recipe_page(record: Recipe, records: Sequence[Recipe], results: Results) -> 
     )
     found = outcome(record, results)
     if found:
-        measured = result_block(found)
+        measured = result_block(found, stale(record, found))
     else:
         why = f"`benchmarks/{record.claim.benchmark}.py` has recorded no result" if record.claim.benchmark else (
             "no benchmark measures it yet"
         )  # fmt: skip
-        measured = f"Verdict: **{UNTESTED}**; {why}."
+        measured = f"Verdict: **{verdict(record, results)}**; {why}."
     relatives = [f"- differs from [{record.differs_from}]({record.differs_from}.md)"] if record.differs_from else []
     relatives += [
         f"- [{r.id}]({r.id}.md) differs from it: {inline(r.summary)}" for r in records if r.differs_from == record.id

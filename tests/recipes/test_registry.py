@@ -13,6 +13,7 @@ import ancestral.recipes
 from ancestral.errors import DataError
 from ancestral.laws import LAWS
 from ancestral.recipes.registry import catalogue, find, read_records
+from ancestral.recipes.results import read_results, verdict
 from ancestral.recipes.toys import TOYS
 
 FOLDER = Path(ancestral.recipes.__file__).parent
@@ -132,3 +133,35 @@ def test_steps_are_those_of_training() -> None:
     model = ancestral.fit(toy("grid", 32), recipe="maskgit", **tiny, steps=2, validation=0, quiet=True)
     assert model.history is not None and model.history.steps == 2
     assert model.config["passes"] == tiny["passes"]
+
+
+def test_fingerprints_follow_the_code_and_not_the_words(tmp_path: Path) -> None:
+    text = (
+        '"""About."""\nfrom ancestral.recipes.registry import Claim, recipe\n\n'
+        "@recipe('x', title='X', tiny=dict(), claim=Claim('c'))\n"
+        "def x(width: int = 3):\n    '''Do.'''\n    return width  # as given\n"
+    )
+
+    def printed(text: str) -> str:
+        file = tmp_path / "x.py"
+        file.write_text(text)
+        return find(file).fingerprint
+
+    first = printed(text)
+    same = text.replace("About", "Other").replace("title='X'", "title='Y'").replace("Do.", "Did.").replace("as g", "g")
+    assert printed(same) == first
+    assert len({first, printed(text.replace("= 3", "= 4")), printed(text.replace("return width", "return 1"))}) == 3
+
+
+def test_a_result_of_an_earlier_version_says_so(tmp_path: Path) -> None:
+    import json
+
+    record = catalogue()["nade"]
+    for known, words in (
+        ({"nade": record.fingerprint}, "reproduced"),
+        ({"nade": "0" * 12}, "reproduced (measured on an earlier version)"),
+        ({}, "reproduced"),
+    ):
+        (tmp_path / "nade.json").write_text(json.dumps({"verdict": "reproduced", "recipes": known}))
+        assert verdict(record, read_results(tmp_path)) == words
+    assert verdict(record, {}) == "not tested"

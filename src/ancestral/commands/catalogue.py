@@ -13,6 +13,7 @@ from typing import Any
 from ancestral.commands import console
 from ancestral.errors import DataError
 from ancestral.recipes.registry import Recipe, catalogue, find
+from ancestral.recipes.results import RESULTS, read_results, verdict
 
 
 def _record(recipe: Recipe) -> dict[str, Any]:
@@ -83,8 +84,10 @@ def details(name: str, as_json: bool) -> None:
     """
     recipe = find(name)
     arguments, text = _source(recipe)
+    measured = verdict(recipe, read_results()) if RESULTS.is_dir() else ""
     if as_json:
-        console.emit({**_record(recipe), "arguments": arguments, "description": text, "file": recipe.path})
+        found = {"arguments": arguments, "description": text, "file": recipe.path, "verdict": measured}
+        console.emit({**_record(recipe), **found})
         return
     claim = recipe.claim.text
     if recipe.claim.benchmark:
@@ -95,6 +98,7 @@ def details(name: str, as_json: bool) -> None:
         ("from", ", ".join(part for part in (recipe.authors, recipe.paper) if part)),
         ("data", recipe.modality),
         ("claim", claim),
+        ("verdict", measured),
         ("relative", recipe.differs_from),
         ("file", recipe.path.name if recipe.modality == "outside" else _inside(recipe)),
         *((f"fails {law}", reason) for law, reason in recipe.xfail.items()),

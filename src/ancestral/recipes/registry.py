@@ -89,6 +89,22 @@ class Recipe:
             )
         return function
 
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with the recipe's code and its arguments' defaults.
+
+        Comments, docstrings and the record in the decorator do not count.
+        """
+        tree = ast.parse(self.path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+                del node.body[0]
+            if isinstance(node, ast.FunctionDef):
+                node.decorator_list = [
+                    mark for mark in node.decorator_list if not (isinstance(mark, ast.Call) and _is_mark(mark))
+                ]
+        return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+
     def config(self, **changes: Any) -> dict[str, Any]:
         """The full configuration: the signature's defaults with ``changes``.
 
@@ -138,6 +154,10 @@ def _literal(node: ast.expr, where: str) -> Any:
         raise DataError(f"{where}: the arguments of @recipe must be literals") from error
 
 
+def _is_mark(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "recipe"
+
+
 def read_records(path: Path, modality: str = "") -> list[Recipe]:
     """The recipes that a Python file defines, read without running it.
 
@@ -155,7 +175,7 @@ def read_records(path: Path, modality: str = "") -> list[Recipe]:
         if not isinstance(node, ast.FunctionDef):
             continue
         for mark in node.decorator_list:
-            if not (isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "recipe"):
+            if not (isinstance(mark, ast.Call) and _is_mark(mark)):
                 continue
             where = f"{path.name}, line {node.lineno}"
             named = {k.arg: _literal(k.value, where) for k in mark.keywords if k.arg}
