@@ -32,7 +32,7 @@ class MaskedLikelihood:
         ratio: how many sites are hidden: "uniform" hides 1 .. N with equal chance; "cosine" a share
             ``cos(pi/2 * u)`` (MaskGIT: Chang et al. 2022, arXiv:2202.04200).
         weighting: "bound" takes each item's mean over its hidden sites, which with "uniform" is an unbiased
-            estimate of the negative bound per site (ARDM: Hoogeboom et al. 2021, arXiv:2110.02037, eq. 5);
+            estimate of the negative bound per site (ARDM: Hoogeboom et al. 2021, arXiv:2110.02037);
             "mean" takes the mean over all hidden sites of the batch.
         prefixes: share of items whose known sites are the first of the scoring order; they train the model for
             the very masks that exact scores, samples and codes meet.
@@ -72,7 +72,7 @@ class MaskedLikelihood:
 
 
 class AbsorbingDiffusion:
-    """Continuous-time bound of masked diffusion (MD4: Shi et al. 2024, arXiv:2406.04329, eq. 5).
+    """Continuous-time bound of masked diffusion (MD4: Shi et al. 2024, arXiv:2406.04329).
 
     At time t every site is hidden independently with probability ``1 - alpha(t)``; the negative bound is the
     integral over t of ``alpha'(t) / (1 - alpha(t))`` times the log-probability of the hidden sites. With the mean
@@ -82,7 +82,7 @@ class AbsorbingDiffusion:
         schedule: "linear" ``alpha = 1 - t`` or "cosine" ``alpha = 1 - cos(pi/2 (1 - t))``.
         smallest: t is drawn from ``[smallest, 1]``; hidden shares below it are not sampled.
         even: times are spread evenly over consecutive items rather than drawn independently, which lowers the
-            variance of a batch's loss (low-discrepancy sampling: Kingma et al. 2021, arXiv:2107.00630, app. I).
+            variance of a batch's loss (low-discrepancy sampling: Kingma et al. 2021, arXiv:2107.00630).
     """
 
     def __init__(self, schedule: Literal["linear", "cosine"] = "cosine", smallest: float = 1e-3, even: bool = True):

@@ -229,7 +229,7 @@ class Order:
 
     @classmethod
     def masks(cls, n: int, steps: int, seed: int = 0, batch: int | None = None) -> Order:
-        """Random sets on the cosine schedule (MaskGIT: Chang et al. 2022, arXiv:2202.04200, sec. 3.3)."""
+        """Random sets on the cosine schedule (MaskGIT: Chang et al. 2022, arXiv:2202.04200)."""
         order = cls.random(n, seed, batch)
         return cls(cosine_sets(n, steps)[order.rank])
 
@@ -271,7 +271,7 @@ def _grid(height: int, width: int) -> tuple[Tensor, Tensor]:
 def cosine_sets(n: int, steps: int) -> Tensor:
     """Set of the k-th drawn site under the cosine schedule: int64 ``[n]``, nondecreasing, every set non-empty.
 
-    After step t of T a share ``cos(pi/2 * t/T)`` of the sites is still masked (Chang et al. 2022, sec. 3.3).
+    After step t of T a share ``cos(pi/2 * t/T)`` of the sites is still masked (Chang et al. 2022).
     """
     steps = min(steps, n)
     ends = [n - math.floor(n * math.cos(math.pi / 2 * (t + 1) / steps) + 1e-9) for t in range(steps)]
@@ -356,7 +356,7 @@ class RandomOrders(OrderPolicy):
     Args:
         base: the order that scores are stated for, and that a draw keeps when it is not permuted.
         probability: chance that an item is permuted; ``anneal=(a, b)`` lowers it linearly from 1 to 0 while
-            training progresses from a to b (RAR: Yu et al. 2024, arXiv:2411.00776, sec. 3.2).
+            training progresses from a to b (RAR: Yu et al. 2024, arXiv:2411.00776).
     """
 
     def __init__(

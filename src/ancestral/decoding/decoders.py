@@ -99,7 +99,7 @@ class Ancestral:
 class Confidence:
     """All hidden sites are drawn at every step, the most confident kept, the others hidden again.
 
-    MaskGIT (Chang et al. 2022, arXiv:2202.04200, sec. 3.2): after step t of T the share ``cos(pi/2 * t/T)`` of
+    MaskGIT (Chang et al. 2022, arXiv:2202.04200): after step t of T the share ``cos(pi/2 * t/T)`` of
     the sites is still hidden. Confidence is the log-probability of the drawn value plus Gumbel noise whose
     size falls linearly to 0. The samples follow no tractable distribution.
 

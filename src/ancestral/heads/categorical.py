@@ -63,7 +63,7 @@ class LogisticMixture(Head):
 
     Levels are the points ``2 k / (K - 1) - 1``; a level's probability is the logistic mass of the half-open
     bin around it, the outermost bins reaching to infinity (PixelCNN++: Salimans et al. 2017,
-    arXiv:1701.05517, eq. 2).
+    arXiv:1701.05517).
 
     Args:
         components: logistics mixed at every site.

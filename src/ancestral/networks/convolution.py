@@ -14,7 +14,7 @@ from ancestral.space import Space
 
 
 class _Gate(nn.Module):
-    """One dilated layer: ``tanh(W_f * x) sigmoid(W_g * x)`` (eq. 2), with residual and skip outputs."""
+    """One dilated layer: ``tanh(W_f * x) sigmoid(W_g * x)``, with residual and skip outputs."""
 
     def __init__(self, width: int, kernel: int, dilation: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Order-agnostic convolutional network on a grid (ConvNADE: Uria et al. 2016, arXiv:1605.02226, sec. 4)."""
+"""Order-agnostic convolutional network on a grid (ConvNADE: Uria et al. 2016, arXiv:1605.02226)."""
 
 from __future__ import annotations
 

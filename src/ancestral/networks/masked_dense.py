@@ -16,7 +16,7 @@ from ancestral.space import Condition, Space
 
 
 class NADE(Network):
-    """Neural autoregressive distribution estimator (Uria et al. 2016, arXiv:1605.02226, eq. 3-5).
+    """Neural autoregressive distribution estimator (Uria et al. 2016, arXiv:1605.02226).
 
     The hidden accumulation before site i is ``c + sum_{rank j < rank i} W_j[x_j]``: one running sum serves all
     sites, any order and any sets, and is the whole state of incremental sampling. The nonlinearity follows, then

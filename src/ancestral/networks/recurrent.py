@@ -65,7 +65,7 @@ class MambaBlock(nn.Module):
         self.log_rate = nn.Parameter(torch.log(torch.arange(1, state + 1, dtype=torch.float32)).repeat(inner, 1))
         self.skip = nn.Parameter(torch.ones(inner))
         self.leave = nn.Linear(inner, width, bias=False)
-        with torch.no_grad():  # steps between 0.001 and 0.1 at the beginning (sec. 3.6)
+        with torch.no_grad():  # steps between 0.001 and 0.1 at the beginning, as in Mamba
             step = torch.exp(torch.rand(inner) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
             self.delta.bias.copy_(step + torch.log(-torch.expm1(-step)))
 

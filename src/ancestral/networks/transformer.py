@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Gated feed-forward layer (Shazeer 2020, arXiv:2002.05202, eq. 6); the hidden size is a multiple of 16."""
+    """Gated feed-forward layer (Shazeer 2020, arXiv:2002.05202); the hidden size is a multiple of 16."""
 
     def __init__(self, width: int, ratio: float = 8 / 3, dropout: float = 0.0):
         super().__init__()
@@ -232,7 +232,7 @@ class QueryTransformer(Network):
 
     Content tokens hold a value and its position and see contents of equal or lower rank; queries hold a
     position only and see contents of lower rank (two-stream attention: Yang et al. 2019, XLNet,
-    arXiv:1906.08237, sec. 2.3). Both share all weights. A start token holds the condition and is seen by all.
+    arXiv:1906.08237). Both share all weights. A start token holds the condition and is seen by all.
 
     Args:
         width, depth, heads, dropout, rotary: as for :class:`CausalTransformer`.

@@ -85,7 +85,7 @@ def _byte_characters() -> dict[str, int]:
 class BPE(_Characters):
     """Byte-level byte-pair codes, learned by :meth:`fit`.
 
-    Sennrich et al. 2016, arXiv:1508.07909, algorithm 1; on bytes: Radford et al. 2019 (GPT-2).
+    Sennrich et al. 2016, arXiv:1508.07909; on bytes: Radford et al. 2019 (GPT-2).
 
     Every text has a code, since all 256 bytes are in the vocabulary; decoding gives the exact text back.
 

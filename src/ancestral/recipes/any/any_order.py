@@ -34,7 +34,7 @@ def any_order(
 
     Reference:
         Yang, Dai, Yang, Carbonell, Salakhutdinov, Le. XLNet: generalized autoregressive pretraining for language
-        understanding. 2019, arXiv:1906.08237 (two-stream attention, sec. 2.3).
+        understanding. 2019, arXiv:1906.08237 (two-stream attention).
         Uria, Murray, Larochelle. A deep and tractable density estimator. 2014, arXiv:1310.1757 (random orders).
 
     Args:

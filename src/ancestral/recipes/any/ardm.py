@@ -35,8 +35,8 @@ def ardm(
     """One step of a random order per item and update, weighed so that its mean is the bound over all orders.
 
     The bound is ``E_order [sum_t log p(x_order(t) | x_order(<t))]``. One network pass given t - 1 known sites scores
-    all N - t + 1 hidden ones, each of which could come next; their mean, times N, is an unbiased estimate (eq. 5,
-    the loss of training) when t is uniform on 1 .. N.
+    all N - t + 1 hidden ones, each of which could come next; their mean, times N, is an unbiased estimate (the
+    loss of training) when t is uniform on 1 .. N.
 
     Sampling follows a random order, one site per pass. To take k sites at once costs ``k * L_t``, where L_t is the
     mean loss given t known sites; :meth:`Planned.fit` measures it on held-out values and finds the cheapest way in

@@ -35,7 +35,7 @@ def md4(
     """Hide each site with a chance that grows in time; learn what was there; reveal sites in reversed time.
 
     At time t a site is still visible with probability alpha(t). The negative evidence bound is
-    ``integral of -alpha'(t) / (1 - alpha(t)) * E[sum of -log mu(x_i | visible), i hidden] dt`` (eq. 5), a weighted
+    ``integral of -alpha'(t) / (1 - alpha(t)) * E[sum of -log mu(x_i | visible), i hidden] dt``, a weighted
     cross-entropy whose value no schedule changes. Times are spread evenly over a batch (low discrepancy).
 
     Sampling reveals every hidden site between t and s with chance ``(alpha_s - alpha_t) / (1 - alpha_t)``, in

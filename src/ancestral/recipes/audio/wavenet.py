@@ -30,10 +30,10 @@ def wavenet(
 ) -> Model:
     """The next sample from a field of past ones that doubles with every layer.
 
-    A layer of dilation d combines its inputs d steps apart, ``z = tanh(W_f * x + V_f h) sigmoid(W_g * x + V_g h)``
-    (eq. 2 and after), adds a 1 x 1 convolution of z to its input and sends another to the output, where the sum over
-    all layers passes two rectified layers and a softmax. Dilations run 1, 2, 4 ... and start over. What the model is
-    told (a class, such as the speaker) enters every gate as h. Sampling keeps each layer's last inputs in a queue.
+    A layer of dilation d combines its inputs d steps apart, ``z = tanh(W_f * x + V_f h) sigmoid(W_g * x + V_g h)``,
+    adds a 1 x 1 convolution of z to its input and sends another to the output, where the sum over all layers passes
+    two rectified layers and a softmax. Dilations run 1, 2, 4 ... and start over. What the model is told (a class, such
+    as the speaker) enters every gate as h. Sampling keeps each layer's last inputs in a queue.
 
     Sites here are bytes or symbols in a row; 8-bit audio is a stream of bytes. Local conditions, upsampled from
     linguistic features, enter as the space's per-site condition.

@@ -27,12 +27,12 @@ def conv_nade(width: int = 32, depth: int = 4, dropout: float = 0.1, head: str =
     """Convolutions over known pixels and mask symbols predict every hidden pixel; any order, any subset known.
 
     Training hides 1 to N pixels with equal chance and minimises the mean cross-entropy of the hidden ones, which
-    is an unbiased estimate of the order-agnostic bound (sec. 4.1 of the paper). Half of the items hide all pixels
-    behind a point of the raster order instead, which exact scores, samples and codes follow.
+    is an unbiased estimate of the order-agnostic bound. Half of the items hide all pixels behind a point of the raster
+    order instead, which exact scores, samples and codes follow.
 
     Reference:
         Uria, Côté, Gregor, Murray, Larochelle. Neural autoregressive distribution estimation. 2016,
-        arXiv:1605.02226 (sec. 4: order-agnostic training and convolutions).
+        arXiv:1605.02226 (order-agnostic training and convolutions).
 
     Args:
         width: channels, a multiple of 8.

@@ -37,11 +37,12 @@ def rar(
     On pixels, each with its colours in turn; the paper's tokens are those of a VQ autoencoder.
 
     Reference:
-        Yu, He, Deng, Shen, Chen. Randomized autoregressive visual generation. 2024, arXiv:2411.00776, sec. 3.2.
+        Yu, He, Deng, Shen, Chen. Randomized autoregressive visual generation. 2024, arXiv:2411.00776.
 
     Args:
         width, depth, heads, dropout: of the causal transformer.
-        anneal: shares of training at which r begins and ends to fall (the paper: epochs 200 and 300 of 400).
+        anneal: shares of training at which r begins and ends to fall (in the authors' configuration: epochs 200 and
+            300 of 400).
     """
     begin, end = anneal
     if not 0 <= begin <= end <= 1:
