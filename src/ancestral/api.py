@@ -17,6 +17,7 @@ DEFAULTS = {
     "sequences": "any-order",
     "text": "gpt",
     "bytes": "gpt",
+    "audio": "wavenet",
 }
 """Recipe that :func:`fit` chooses for each modality."""
 

@@ -35,9 +35,9 @@ def compress(model: Model, dataset: Dataset, batch_size: int, progress: Progress
         if labels is None or dataset.classes != tokenizer.classes:
             side["classes"] = list(dataset.classes)
     if tokenizer.streaming:
-        streams = tokenizer.streams(dataset)
+        streams, extra = tokenizer.streams_exact(dataset)
         side["form"] = _new(dataset.form, tokenizer.from_streams(streams[:1]).form)
-        return encode_stream_set(generator, streams, model.context, side=_pack(side, coded, b""), progress=progress)
+        return encode_stream_set(generator, streams, model.context, side=_pack(side, coded, extra), progress=progress)
     values, extra = tokenizer.encode_exact(dataset)
     side["form"] = _new(dataset.form, tokenizer.decode(values[:1]).form)
     packed = _pack(side, coded, extra)
@@ -51,8 +51,8 @@ def decompress(model: Model, blob: bytes, progress: Progress | None) -> Dataset:
     labels: Tensor | None = None
     if model.tokenizer.streaming:
         streams, packed = decode_stream_set(model.generator, blob, progress=progress)
-        side, coded, _ = _unpack(packed)
-        dataset = model.tokenizer.from_streams(streams)
+        side, coded, extra = _unpack(packed)
+        dataset = model.tokenizer.from_streams_exact(streams, extra)
     else:
         decoded = decode(model.generator, blob, progress=progress)
         side, coded, extra = _unpack(decoded.side)

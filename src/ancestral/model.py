@@ -271,6 +271,8 @@ class Model:
             seed=seed,
             batch_size=batch_size,
         )
+        for row, rest in zip(terms, self.tokenizer.rest(dataset) or (), strict=False):
+            row[: len(rest)] += torch.from_numpy(rest)
         kind = "lower_bound" if bound > 0 else self.kind
         scalars = [self.tokenizer.size(dataset, i) for i in range(len(values))]
         return LogProb(terms.sum(1).numpy(), kind, scalars, terms.numpy() if per_site else None)
@@ -320,8 +322,10 @@ class Model:
         if self.tokenizer.streaming:
             streaming.refuse(self, known=known, label=label, order=order, decoder=decoder, guidance=guidance or None)
             dataset = self.read(data)
-            prefixes = [s for s in self.tokenizer.streams(dataset) for _ in range(draws)]
-            out = self._give(streaming.extend(self, prefixes, length, seed, 0, batch_size, options), as_dataset)
+            dataset = dataset.take([i for i in range(len(dataset)) for _ in range(draws)])
+            prefixes = self.tokenizer.streams(dataset)
+            longer = streaming.extend(self, prefixes, length, seed, 0, batch_size, options, given=dataset)
+            out = self._give(longer, as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask = split_gaps(self.tokenizer, data, known)
         labels = item_labels(self.tokenizer, label, dataset)

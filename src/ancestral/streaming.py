@@ -36,6 +36,9 @@ def score(model: Model, dataset: Dataset, batch_size: int, per_site: bool) -> Lo
     """Log-probability of every stream, float64 ``[n]``, nats; its terms are padded with 0 to the longest stream."""
     streams = model.tokenizer.streams(dataset)
     each = [stream_log_prob(model.generator, s, model.context, batch_size) for s in streams]
+    rest = model.tokenizer.rest(dataset)
+    if rest is not None:
+        each = [e + torch.from_numpy(r) for e, r in zip(each, rest, strict=True)]
     sizes = [model.tokenizer.size(dataset, i) for i in range(len(streams))]
     terms = None
     if per_site:
@@ -53,10 +56,15 @@ def extend(
     first: int,
     batch_size: int,
     options: dict[str, Any],
+    given: Dataset | None = None,
 ) -> Dataset:
-    """The prefixes, int64 ``[T_i]`` each, with ``length`` symbols added (by default one window)."""
+    """The prefixes, int64 ``[T_i]`` each, with ``length`` symbols added (by default one window).
+
+    Args:
+        given: the items that the prefixes are the symbols of, which come back as they are.
+    """
     seeds = item_seeds(seed ^ ITEM_STREAM, torch.arange(first, first + len(prefixes)))
     streams = continue_streams(
         model.generator, prefixes, length or model.space.n, model.context, seeds, batch_size, options
     )
-    return model.tokenizer.from_streams(streams)
+    return model.tokenizer.from_streams(streams) if given is None else model.tokenizer.continued(streams, given)

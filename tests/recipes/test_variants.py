@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "fractalgen-colours": ("fractalgen", "colours", {}),
     "fractalgen-two-levels": ("fractalgen", "grid", {"patches": (1,), "widths": (16, 16), "depths": (1, 1)}),
     "gpt-stream": ("gpt", "text", {"tokens": "bytes", "length": 2}),
-    "wavenet-stream": ("wavenet", "text", {"tokens": "bytes", "length": 2}),
+    "wavenet-stream": ("wavenet", "text", {"data": "text", "length": 2}),
     "neighboring-ar-wide": ("neighboring-ar", "wide", {}),
 }
 
@@ -113,7 +113,7 @@ TEXT = "the cat sat on the mat. the dog sat on the log. " * 30
     [
         ("gpt", {"tokens": "bytes", "length": 16}),
         ("gpt", {"tokens": "bpe", "length": 8, "vocab": 280}),
-        ("wavenet", {"tokens": "bytes", "length": 16}),
+        ("wavenet", {"data": "text", "length": 16}),
     ],
 )
 def test_streams(name: str, options: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ def test_order_scale_of_the_curriculum() -> None:
     [
         ("rar", {"anneal": (0.8, 0.2)}, "two shares"),
         ("md4", {"alpha": "sine"}, "choose cosine or linear"),
-        ("wavenet", {"tokens": "mu-law"}, "unknown"),
+        ("wavenet", {"data": "smells"}, "unknown"),
         ("fractalgen", {"patches": (4, 3)}, "must end with 1"),
         ("fractalgen", {"patches": (4, 1), "widths": (8, 8)}, "need 3 widths"),
         ("any-order", {"head": "gaussian"}, "unknown"),

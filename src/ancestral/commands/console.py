@@ -106,7 +106,7 @@ def reader_options(modality: str) -> dict[str, Any]:
     """Name and default of the reader's options."""
     from ancestral import data
 
-    kinds = {"images": data.Images, "table": data.Table, "sequences": data.Sequences}
+    kinds = {"images": data.Images, "table": data.Table, "sequences": data.Sequences, "audio": data.Audio}
     reader = kinds.get(modality, data.Text).read  # type: ignore[attr-defined]
     return {n: p.default for n, p in inspect.signature(reader).parameters.items() if n != "source"}
 
@@ -313,5 +313,5 @@ def write(dataset: Dataset, target: Path) -> str:
 
 def counted(dataset: Dataset) -> str:
     """How many items of what."""
-    noun = {"images": "image", "table": "row", "sequences": "sequence"}.get(dataset.modality, "text")
+    noun = {"images": "image", "table": "row", "sequences": "sequence", "audio": "clip"}.get(dataset.modality, "text")
     return f"{len(dataset)} {noun}{'' if len(dataset) == 1 else 's'}"

@@ -36,7 +36,7 @@ def sample(
         model: a saved model.
         n: how many items.
         out: where to write them: a folder, .npz, .csv, .parquet, .jsonl, .txt ...; a .png shows all images on
-            one sheet. By default tables and text are printed, and images are put on samples.png.
+            one sheet. By default tables and text are printed, images put on samples.png, sounds in samples/.
         label: the class to draw, by name or number.
         given: what every item shall have: a table's column and value (repeat it for several), or the beginning
             of a text or sequence.
@@ -59,18 +59,20 @@ def sample(
     loaded = load(model, recipe)
     console.refuse_for_streams(loaded, label=label, order=order, guidance=guidance, first=first)
     images = loaded.tokenizer.modality == "images"
-    target = out or (Path("samples.png") if images else None)
+    target = out or default_target("samples", loaded.tokenizer.modality)
     if target is not None:
         console.reserve(target, folder=not target.suffix, overwrite=overwrite)
     options = _drawing(temperature, top_k, top_p, min_p)
     common: dict[str, Any] = {"seed": seed, "order": order, "guidance": guidance, "as_dataset": True, **options}
     if loaded.tokenizer.streaming:
         common = {"seed": seed, "as_dataset": True, "length": length, **options}
-    if loaded.tokenizer.streaming and given:
+    if loaded.tokenizer.streaming and given and loaded.tokenizer.modality != "audio":
         drawn = loaded.complete([" ".join(given)], draws=n, **common)
     else:
         if images and given:
             raise DataError("parts of images are given by `ancestral complete MODEL IMAGE --known top`")
+        if given and loaded.tokenizer.modality == "audio":
+            raise DataError("the beginning of a sound is given by `ancestral complete MODEL CLIP.wav`")
         start: Any = None
         if given and loaded.tokenizer.modality == "table":
             start = console.settings(given, "--given")
@@ -80,8 +82,8 @@ def sample(
         drawn = loaded.sample(n, label=console.label_of(loaded, label), given=start, first=first, **common)
     written = None if target is None else console.write(drawn, target)
     if json:
-        items = None if images else _plain(drawn)
-        console.emit({"n": len(drawn), "seed": seed, "out": target, **({} if images else {"items": items})})
+        items = {} if _pictured(drawn) else {"items": _plain(drawn)}
+        console.emit({"n": len(drawn), "seed": seed, "out": target, **items})
     elif written is not None:
         console.stdout().print(written, markup=False)
     else:
@@ -111,9 +113,9 @@ def complete(
 
     Args:
         model: a saved model.
-        data: items with gaps: a table with empty cells, images (with --known), texts to continue.
-        out: where to write the completed items; by default tables and text are printed, and images are put on
-            completed.png.
+        data: items with gaps: a table with empty cells, images (with --known), texts and sounds to continue.
+        out: where to write the completed items; by default tables and text are printed, images put on
+            completed.png, sounds in completed/.
         known: what is known: top, bottom, left or right half of images, columns of a table (age,sex), or a mask
             (.npy, or an image that is white where known).
         draws: completions per item, next to each other.
@@ -136,7 +138,7 @@ def complete(
     loaded = load(model, recipe)
     console.refuse_for_streams(loaded, known=known, label=label, guidance=guidance)
     images = loaded.tokenizer.modality == "images"
-    target = out or (Path("completed.png") if images else None)
+    target = out or default_target("completed", loaded.tokenizer.modality)
     if target is not None:
         console.reserve(target, folder=not target.suffix, overwrite=overwrite)
     dataset = console.read_for(loaded, data, set_)
@@ -157,7 +159,7 @@ def complete(
     written = None if target is None else console.write(done, target)
     if json:
         content = {"n": len(done), "draws": draws, "method": details.method, "out": target}
-        console.emit(content if images else {**content, "items": _plain(done)})
+        console.emit(content if _pictured(done) else {**content, "items": _plain(done)})
     elif written is not None:
         words = {
             "exact": "conditioned exactly (any-order model)",
@@ -179,6 +181,16 @@ def _drawing(*values: float | int | None) -> dict[str, Any]:
             span = f"at least {low}" if high is None else f"from {low} to {high}"
             raise DataError(f"--{name.replace('_', '-')} {value} must be {span}")
     return given
+
+
+def default_target(name: str, modality: str) -> Path | None:
+    """Where items go that cannot be printed."""
+    return {"images": Path(f"{name}.png"), "audio": Path(name)}.get(modality)
+
+
+def _pictured(dataset: Any) -> bool:
+    """Whether items are files rather than words."""
+    return dataset.modality in ("images", "audio")
 
 
 def _plain(dataset: Any) -> Any:

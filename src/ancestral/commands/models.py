@@ -16,7 +16,7 @@ def fit(
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="MODEL.ancestral", help_behavior_hint="(optional)")] = None,
     minutes: Annotated[float | None, arg(aliases=["-m"], metavar="FLOAT", help_behavior_hint="(optional)")] = None,
     steps: MaybeInt = None,
-    modality: Literal["auto", "images", "text", "bytes", "table", "sequences"] = "auto",
+    modality: Literal["auto", "images", "text", "bytes", "table", "sequences", "audio"] = "auto",
     validation: Annotated[str, arg(metavar="SHARE|PATH")] = "0.05",
     set_: Settings = (),
     seed: int = 0,
@@ -27,7 +27,8 @@ def fit(
     """Learn the joint distribution of your data and save it as a model.
 
     Args:
-        data: a folder of images, a .npz or .npy array, a csv or parquet table, text files, or .jsonl sequences.
+        data: a folder of images, a .npz or .npy array, a csv or parquet table, text files, .jsonl sequences,
+            or .wav files.
         recipe: the system to train, or a .py file with one; `ancestral recipes` lists them. By default one
             that suits the data.
         out: folder of the model; by default DATA's name with .ancestral, in this folder.

@@ -181,6 +181,8 @@ def _same(first: Any, second: Any) -> bool:
     if first.modality == "table":
         mine, other = first.frame, second.frame
         return list(mine.columns) == list(other.columns) and mine.astype(str).equals(other.astype(str))
+    if first.modality == "audio":
+        return all(map(np.array_equal, first.clips, second.clips)) and len(first) == len(second)
     return first.payloads == second.payloads if hasattr(first, "payloads") else first.items == second.items
 
 

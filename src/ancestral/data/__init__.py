@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ancestral.data.audio import SUFFIXES as _AUDIO_SUFFIXES
+from ancestral.data.audio import Audio
 from ancestral.data.base import Dataset, existing, files_under
 from ancestral.data.images import SUFFIXES as _IMAGE_SUFFIXES
 from ancestral.data.images import Images
@@ -18,7 +20,7 @@ from ancestral.data.table import Table
 from ancestral.data.text import Text
 from ancestral.errors import DataError
 
-MODALITIES = ("images", "text", "bytes", "table", "sequences")
+MODALITIES = ("images", "text", "bytes", "table", "sequences", "audio")
 
 
 def read(source: Any, modality: str | None = None, **options: Any) -> Dataset:
@@ -50,7 +52,13 @@ def read(source: Any, modality: str | None = None, **options: Any) -> Dataset:
 
 
 def _readers() -> dict[str, Callable[..., Dataset]]:
-    return {"images": Images.read, "text": Text.read, "table": Table.read, "sequences": Sequences.read}
+    return {
+        "images": Images.read,
+        "text": Text.read,
+        "table": Table.read,
+        "sequences": Sequences.read,
+        "audio": Audio.read,
+    }
 
 
 def sniff(source: Any) -> str:
@@ -97,6 +105,8 @@ def _by_suffix(path: Path) -> str:
         return "images"
     if path.name.lower().endswith(_TABLE_SUFFIXES):
         return "table"
+    if suffix in _AUDIO_SUFFIXES:
+        return "audio"
     return "sequences" if suffix == ".jsonl" else "text"
 
 
@@ -126,4 +136,4 @@ def write(dataset: Dataset, target: str | Path, overwrite: bool = False) -> None
     dataset.save(target, overwrite)
 
 
-__all__ = ["MODALITIES", "Dataset", "Images", "Sequences", "Table", "Text", "read", "sniff", "write"]
+__all__ = ["MODALITIES", "Audio", "Dataset", "Images", "Sequences", "Table", "Text", "read", "sniff", "write"]

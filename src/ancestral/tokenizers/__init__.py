@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from ancestral.errors import DataError
+from ancestral.tokenizers.audio import MuLaw
 from ancestral.tokenizers.base import SequenceTokenizer, Tokenizer
 from ancestral.tokenizers.columns import Columns
 from ancestral.tokenizers.pixels import Pixels
 from ancestral.tokenizers.symbols import Symbols
 from ancestral.tokenizers.text import BPE, Bytes
 
-__all__ = ["BPE", "Bytes", "Columns", "Pixels", "SequenceTokenizer", "Symbols", "Tokenizer", "by_modality"]
+__all__ = ["BPE", "Bytes", "Columns", "MuLaw", "Pixels", "SequenceTokenizer", "Symbols", "Tokenizer", "by_modality"]
 
 
 def by_modality(modality: str, length: int | None = None) -> Tokenizer:
     """The plain, lossless tokenizer of whole items of a modality.
 
     Args:
-        modality: images, table, sequences, text or bytes.
+        modality: images, table, sequences, text, bytes or audio.
         length: most symbols per item for texts and sequences; by default that of the longest training item.
 
     Raises:
@@ -30,4 +31,6 @@ def by_modality(modality: str, length: int | None = None) -> Tokenizer:
         return Symbols(length)
     if modality in ("text", "bytes"):
         return Bytes(length, streaming=False)
-    raise DataError(f"modality {modality!r} is not known; choose images, table, sequences, text or bytes")
+    if modality == "audio":
+        return MuLaw(length=length, streaming=False)
+    raise DataError(f"modality {modality!r} is not known; choose images, table, sequences, text, bytes or audio")

@@ -143,6 +143,22 @@ class Tokenizer(ABC):
         """The dataset of the one item with this stream, int64 ``[any length]``."""
         return self.from_streams([stream])
 
+    def rest(self, dataset: Dataset) -> list[np.ndarray] | None:
+        """Log-probabilities, nats, of what the symbols of each item leave open, a term per symbol; None if nothing."""
+        return None
+
+    def streams_exact(self, dataset: Dataset) -> tuple[list[Tensor], bytes]:
+        """The streams, and whatever else it takes to give the same items back."""
+        return self.streams(dataset), b""
+
+    def from_streams_exact(self, streams: Sequence[Tensor], extra: bytes) -> Dataset:
+        """The inverse of :meth:`streams_exact`."""
+        return self.from_streams(streams)
+
+    def continued(self, streams: Sequence[Tensor], dataset: Dataset) -> Dataset:
+        """The items of streams that go on from those of ``dataset``, whose own part comes back exactly."""
+        return self.from_streams(streams)
+
     def windows(self, dataset: Dataset, stride: int | None = None) -> Tensor:
         """Windows of all streams joined end to end, int64 ``[m, N]``, ``stride`` (default N) apart.
 

@@ -6,7 +6,7 @@ from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import GatedConvolution
 from ancestral.recipes.registry import Claim, recipe
-from ancestral.tokenizers import Bytes, Symbols, Tokenizer
+from ancestral.tokenizers import Bytes, MuLaw, Symbols, Tokenizer
 
 
 @recipe(
@@ -15,7 +15,7 @@ from ancestral.tokenizers import Bytes, Symbols, Tokenizer
     paper="arXiv:1609.03499",
     authors="van den Oord, Dieleman, Zen, Simonyan, Vinyals, Graves, Kalchbrenner, Senior, Kavukcuoglu (2016)",
     differs_from="gpt",
-    tiny=dict(width=16, cycles=1, layers=2, tokens="symbols", length=3),
+    tiny=dict(width=16, cycles=1, layers=2, data="sequences", length=3),
     toy="tokens",
     claim=Claim("dilated convolutions score better than a recurrent network of equal size, and sample from queues"),
 )
@@ -24,9 +24,10 @@ def wavenet(
     cycles: int = 3,
     layers: int = 8,
     kernel: int = 2,
-    tokens: str = "bytes",
+    data: str = "audio",
     length: int | None = 1024,
     streaming: bool = True,
+    levels: int = 256,
 ) -> Model:
     """The next sample from a field of past ones that doubles with every layer.
 
@@ -35,8 +36,9 @@ def wavenet(
     two rectified layers and a softmax. Dilations run 1, 2, 4 ... and start over. What the model is told (a class, such
     as the speaker) enters every gate as h. Sampling keeps each layer's last inputs in a queue.
 
-    Sites here are bytes or symbols in a row; 8-bit audio is a stream of bytes. Local conditions, upsampled from
-    linguistic features, enter as the space's per-site condition.
+    Sound has a symbol per sample by mu-law companding; what that leaves open counts as uniform, so that scores and
+    compressed files are those of the samples. Local conditions, upsampled from linguistic features, enter as the
+    space's per-site condition.
 
     Reference:
         van den Oord et al. WaveNet: a generative model for raw audio. 2016, arXiv:1609.03499.
@@ -46,15 +48,21 @@ def wavenet(
         cycles: times that the dilations are gone through.
         layers: dilations per cycle; ``cycles * (2^layers - 1) * (kernel - 1) + 1`` samples are seen.
         kernel: taps of a convolution.
-        tokens: "bytes" (files or text) or "symbols" (sequences, always with a stop symbol).
+        data: modality: audio, text, bytes, or sequences (always with a stop symbol).
         length: samples in a window, or at most in an item.
-        streaming: bytes as a stream of any length.
+        streaming: audio, text and bytes as a stream of any length.
+        levels: of the mu-law.
     """
-    tokenizers: dict[str, Tokenizer] = {"bytes": Bytes(length, streaming), "symbols": Symbols(length)}
-    if tokens not in tokenizers:
-        raise ValueError(f"tokens={tokens!r} is unknown; choose {', '.join(tokenizers)}")
+    tokenizers: dict[str, Tokenizer] = {
+        "audio": MuLaw(levels, length, streaming),
+        "text": Bytes(length, streaming),
+        "bytes": Bytes(length, streaming),
+        "sequences": Symbols(length),
+    }
+    if data not in tokenizers:
+        raise ValueError(f"data={data!r} is unknown; choose {', '.join(tokenizers)}")
     return Model(
-        tokenizers[tokens],
+        tokenizers[data],
         "raster",
         GatedConvolution(width, cycles, layers, kernel, targets=False),
         Categorical(per_site=False),
