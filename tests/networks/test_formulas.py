@@ -248,11 +248,12 @@ def test_wavenet_sees_its_receptive_field_exactly(cycles: int, layers: int, kern
     assert net.receptive_field == {(1, 3, 2): 8, (2, 3, 2): 15, (1, 2, 3): 7, (2, 1, 1): 1}[cycles, layers, kernel]
 
 
-def test_mamba_layer_is_its_recurrence() -> None:
-    """Algorithm 2 of arXiv:2312.00752 place by place in float64: selective step, input and output maps."""
+@pytest.mark.parametrize("heads", [0, 1, 4])
+def test_mamba_layer_is_its_recurrence(heads: int) -> None:
+    """Place by place in float64: selective step, input and output maps; with heads, a scalar decay for each."""
     torch.manual_seed(0)
     width, state, t = 8, 4, 70
-    block = MambaBlock(width, state).double()
+    block = MambaBlock(width, state, heads=heads).double()
     x = torch.randn(1, t, width, dtype=torch.float64)
     with torch.no_grad():
         found, (past, left) = block(x, tuple(part.double() for part in block.initial(1)))
@@ -267,8 +268,11 @@ def test_mamba_layer_is_its_recurrence() -> None:
             u = F.silu(u)
             selected = block.select(u)
             low, b, c = selected[: block.rank], selected[block.rank : block.rank + state], selected[-state:]
-            delta = F.softplus(block.delta(low))
-            a = -torch.exp(block.log_rate)
+            delta, a = F.softplus(block.delta(low)), -torch.exp(block.log_rate)
+            if heads:
+                assert delta.shape == (heads,) and a.shape == (heads, 1)
+                own = [channel // (block.inner // heads) for channel in range(block.inner)]
+                delta, a = delta[own], a[own]
             h = torch.exp(delta[:, None] * a) * h + delta[:, None] * b[None] * u[:, None]
             y = (h @ c + block.skip * u) * F.silu(gate[0, place])
             torch.testing.assert_close(found[0, place], x[0, place] + block.leave(y), atol=1e-9, rtol=1e-9)
@@ -277,7 +281,7 @@ def test_mamba_layer_is_its_recurrence() -> None:
 
 
 def test_mamba_starts_with_the_published_steps() -> None:
-    """Steps between 0.001 and 0.1 where the selection is silent, and decays 1 .. N (sec. 3.6)."""
+    """Steps between 0.001 and 0.1 where the selection is silent, and decays 1 .. N."""
     block = MambaBlock(32, 16)
     step = F.softplus(block.delta.bias).detach()
     assert float(step.min()) >= 0.001 - 1e-6 and float(step.max()) <= 0.1 + 1e-6

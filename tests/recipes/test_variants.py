@@ -20,6 +20,7 @@ from ancestral.laws import Exam, chi_square, examine, log_probs
 from ancestral.noise import Noise
 from ancestral.recipes.registry import catalogue
 from ancestral.recipes.toys import enumerate_values, toy
+from ancestral.space import Condition
 
 LAWS = ("causality", "incremental", "normalisation", "sampling", "coding", "completion", "saving", "batches", "resume")
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -38,6 +39,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rar-colours": ("rar", "colours", {"anneal": (0.2, 0.8)}),
     "randar-colours": ("randar", "colours", {"passes": None}),
     "aim-colours": ("aim", "colours", {"groups": 1}),
+    "aim-heads": ("aim", "grid", {"heads": 4}),
     "fractalgen-colours": ("fractalgen", "colours", {}),
     "fractalgen-two-levels": ("fractalgen", "grid", {"patches": (1,), "widths": (16, 16), "depths": (1, 1)}),
     "gpt-stream": ("gpt", "text", {"tokens": "bytes", "length": 2}),
@@ -202,3 +204,14 @@ def test_order_scale_of_the_curriculum() -> None:
 def test_bad_options(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         catalogue()[name](**options)
+
+
+def test_the_class_of_aim_is_its_first_token() -> None:
+    model = catalogue()["aim"](**catalogue()["aim"].tiny).build(toy("grid", 16))
+    network, order = model.generator.network, model.generator.order.scoring()
+    values = torch.randint(0, 3, (1, 4))
+    first, second = (
+        network.inputs(values, order, Condition(label=torch.tensor([label])), 0, 4)[0, :, : network.width]
+        for label in (0, 1)
+    )
+    assert not torch.equal(first[0], second[0]) and torch.equal(first[1:], second[1:])

@@ -43,30 +43,39 @@ def selective_scan(decay: Tensor, drive: Tensor, start: Tensor, chunk: int = 64)
 
 
 class MambaBlock(nn.Module):
-    """Selective state space layer (Gu and Dao 2023, arXiv:2312.00752, alg. 2) with its residual connection.
+    """Selective state space layer (Gu and Dao 2023, arXiv:2312.00752) with its residual connection.
 
     Args:
         width: features D.
         state: numbers N that every inner channel remembers.
         expand: inner channels per feature.
         kernel: taps of the causal convolution before the scan.
+        heads: if positive, the inner channels of a head share their step, and all that they remember decays alike,
+            by one scalar per head as in Mamba-2 (Dao and Gu 2024, arXiv:2405.21060); a divisor of the inner channels.
     """
 
-    def __init__(self, width: int, state: int = 16, expand: int = 2, kernel: int = 4):
+    def __init__(self, width: int, state: int = 16, expand: int = 2, kernel: int = 4, heads: int = 0):
         super().__init__()
         inner = expand * width
+        if heads and inner % heads:
+            raise ValueError(f"{inner} inner channels cannot be shared by {heads} heads; choose a divisor")
+        steps = heads or inner
+        self.shared = inner // steps
         self.inner, self.state, self.kernel = inner, state, kernel
         self.rank = max(1, math.ceil(width / 16))
         self.norm = RMSNorm(width)
         self.enter = nn.Linear(width, 2 * inner, bias=False)
         self.local = nn.Conv1d(inner, inner, kernel, groups=inner)
         self.select = nn.Linear(inner, self.rank + 2 * state, bias=False)
-        self.delta = nn.Linear(self.rank, inner)
-        self.log_rate = nn.Parameter(torch.log(torch.arange(1, state + 1, dtype=torch.float32)).repeat(inner, 1))
+        self.delta = nn.Linear(self.rank, steps)
+        rates = torch.arange(1, state + 1, dtype=torch.float32).repeat(inner, 1)
+        if heads:
+            rates = torch.linspace(1, 16, heads)[:, None]
+        self.log_rate = nn.Parameter(torch.log(rates))
         self.skip = nn.Parameter(torch.ones(inner))
         self.leave = nn.Linear(inner, width, bias=False)
         with torch.no_grad():  # steps between 0.001 and 0.1 at the beginning, as in Mamba
-            step = torch.exp(torch.rand(inner) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
+            step = torch.exp(torch.rand(steps) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
             self.delta.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -81,9 +90,10 @@ class MambaBlock(nn.Module):
         seen = torch.cat([past, u.transpose(1, 2)], 2)
         u = F.silu(self.local(seen)).transpose(1, 2)
         step, b, c = self.select(u).split([self.rank, self.state, self.state], -1)
-        step = F.softplus(self.delta(step))
-        decay = -step[..., None] * torch.exp(self.log_rate)
+        step = F.softplus(self.delta(step)).repeat_interleave(self.shared, -1)
+        decay = -step[..., None] * torch.exp(self.log_rate).repeat_interleave(self.shared, 0)
         drive = (step * u)[..., None] * b[:, :, None]
+        decay = decay.expand_as(drive)
         if x.shape[1] == 1:
             h = torch.exp(decay[:, 0]) * h + drive[:, 0]
             states = h[:, None]

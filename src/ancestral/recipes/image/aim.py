@@ -25,20 +25,20 @@ class GroupedMamba(SequenceNetwork):
     adaLN-single, as many groups as layers is adaLN.
 
     Args:
-        width, depth, state: of the Mamba layers.
+        width, depth, state, heads: of the Mamba layers.
         groups: sets of shift, scale and gate.
     """
 
     parallel_sets = False
 
-    def __init__(self, width: int, depth: int, state: int, groups: int):
+    def __init__(self, width: int, depth: int, state: int, groups: int, heads: int = 0):
         super().__init__(width, targets=True)
-        self.depth, self.state, self.groups = depth, state, groups
+        self.depth, self.state, self.groups, self.heads = depth, state, groups, heads
 
     def build(self, space: Space) -> GroupedMamba:
         super().build(space)
         self.norms = nn.ModuleList(RMSNorm(self.width) for _ in range(self.depth))
-        self.mixers = nn.ModuleList(MambaBlock(self.width, self.state) for _ in range(self.depth))
+        self.mixers = nn.ModuleList(MambaBlock(self.width, self.state, heads=self.heads) for _ in range(self.depth))
         for mixer in self.mixers:
             mixer.norm = nn.Identity()  # normalised and modulated before it
         self.modulate = nn.Linear(self.width, (3 * self.groups + 2) * self.width)
@@ -48,10 +48,12 @@ class GroupedMamba(SequenceNetwork):
         return self
 
     def inputs(self, values: Tensor, order: Order, condition: Condition | None, begin: int, end: int) -> Tensor:
-        """The usual inputs, and behind them the class vector that modulates the layers: ``[B, T, 2 D]``."""
-        x = super().inputs(values, order, condition, begin, end)
-        told = self.told(condition, order.permutation[..., begin:end], x.shape[0])
-        return torch.cat([x, told + torch.zeros_like(x)], -1)
+        """The class token, then the values fed; behind each the class vector that modulates the layers: [B, T, 2 D]."""
+        x = super().inputs(values, order, condition and condition.without_label(), begin, end)
+        told = self.told(condition, order.permutation[..., begin:end], x.shape[0]) + torch.zeros_like(x)
+        if begin == 0:
+            x = torch.cat([x[:, :1] + told[:, :1], x[:, 1:]], 1)
+        return torch.cat([x, told], -1)
 
     def initial(self, batch: int, order: Order) -> Any:
         return [mixer.initial(batch) for mixer in self.mixers if isinstance(mixer, MambaBlock)]
@@ -82,15 +84,15 @@ class GroupedMamba(SequenceNetwork):
     toy="grid",
     claim=Claim("as good as causal transformers of equal size, at constant memory and time per step"),
 )
-def aim(width: int = 64, depth: int = 4, state: int = 16, groups: int = 4) -> Model:
+def aim(width: int = 64, depth: int = 4, state: int = 16, groups: int = 4, heads: int = 0) -> Model:
     """Next-pixel prediction in raster order by selective state spaces, without scans in further directions.
 
-    Learned positions tell the network where in the image it is; the class comes first, and by adaLN-group shifts,
-    scales and gates each layer. Sampling carries a state of constant size instead of keys and values.
+    Learned positions tell the network where in the image it is; the class is the token that comes first, and by
+    adaLN-group shifts, scales and gates each layer. Sampling carries a state of constant size instead of keys and
+    values.
 
-    The class vector is added to every input rather than standing before them as a token. Layers are Mamba's (the
-    larger published models use Mamba-2), and gates begin at 1. On pixels, each with its colours in turn; the paper's
-    tokens are those of a VQ autoencoder.
+    Layers are Mamba's, or with ``heads`` decay by a scalar per head as in Mamba-2, and gates begin at 1. On pixels,
+    each with its colours in turn; the paper's tokens are those of a VQ autoencoder.
 
     Reference:
         Li et al. Scalable autoregressive image generation with Mamba. 2024, arXiv:2408.12245.
@@ -99,7 +101,7 @@ def aim(width: int = 64, depth: int = 4, state: int = 16, groups: int = 4) -> Mo
         width, depth: of the network.
         state: numbers that every inner channel remembers.
         groups: of layers that share a modulation by the class.
+        heads: that share a decay, a divisor of ``2 * width``; 0 decays every number by its own.
     """
-    return Model(
-        Pixels(), "raster", GroupedMamba(width, depth, state, groups), fitting(), training=dict(lr=2e-3, batch_size=64)
-    )
+    network = GroupedMamba(width, depth, state, groups, heads)
+    return Model(Pixels(), "raster", network, fitting(), training=dict(lr=2e-3, batch_size=64))
