@@ -13,6 +13,7 @@ import torch
 from ancestral.decoding.decoders import Ancestral
 from ancestral.errors import DataError
 from ancestral.heads.base import Finite
+from ancestral.heads.categorical import LinearFinite
 from ancestral.laws import LAWS, Exam, check, chi_square, examine
 from ancestral.networks.transformer import KeyValues
 from ancestral.noise import Noise
@@ -112,12 +113,14 @@ def test_cache_shared_by_passes(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_unnormalised_head(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Finite, "log_probs", lambda self: self.logits - 1.0)
+    log_prob = LinearFinite.log_prob
+    monkeypatch.setattr(LinearFinite, "log_prob", lambda self, values: log_prob(self, values) - 1.0)
     fails(exam, "normalisation", "sum to")
 
 
 def test_normalised_to_a_thousandth(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Finite, "log_probs", lambda self: torch.log_softmax(self.logits, -1) - 1e-4)
+    log_prob = LinearFinite.log_prob
+    monkeypatch.setattr(LinearFinite, "log_prob", lambda self, values: log_prob(self, values) - 1e-4)
     fails(exam, "normalisation", "sum to")
 
 

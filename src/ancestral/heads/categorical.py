@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.heads.base import Finite, Head
+from ancestral.networks.fused import linear_log_prob
 from ancestral.space import Space
 
 
@@ -45,9 +47,8 @@ class Categorical(Head):
         return self
 
     def forward(self, features: Tensor, sites: Tensor) -> Finite:
-        bias = self.bias[sites] if self.bias.dim() == 2 else self.bias
         if not self.own:
-            return Finite(F.linear(features, self.weight) + bias)
+            return LinearFinite(features, self.weight, self.bias, sites if self.bias.dim() == 2 else None)
         if sites.dim() == 1:
             logits = torch.einsum("bsd,skd->bsk", features, self.weight[sites])
         else:
@@ -55,7 +56,31 @@ class Categorical(Head):
             for site in torch.unique(sites).tolist():
                 here = sites == site
                 logits[here] = F.linear(features[here], self.weight[site])
-        return Finite((logits + bias).masked_fill(self.absent[sites], float("-inf")))
+        return Finite((logits + self.bias[sites]).masked_fill(self.absent[sites], float("-inf")))
+
+
+class LinearFinite(Finite):
+    """Categories whose logits are a linear map of the features, made when they are asked for.
+
+    Args:
+        features: float ``[B, S, D]``.
+        weight: float ``[K, D]``.
+        bias: float ``[K]``, or ``[N, K]`` with a row per site.
+        sites: rows of the bias, ``[S]`` or ``[B, S]``; None for a shared one.
+    """
+
+    def __init__(self, features: Tensor, weight: Tensor, bias: Tensor, sites: Tensor | None):
+        self.parts = features, weight, bias, sites
+
+    @cached_property
+    def logits(self) -> Tensor:  # type: ignore[override]
+        features, weight, bias, sites = self.parts
+        if sites is None:
+            return F.linear(features, weight, bias)
+        return F.linear(features, weight) + bias[sites]
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        return linear_log_prob(*self.parts, values)
 
 
 class LogisticMixture(Head):

@@ -15,6 +15,7 @@ from ancestral.networks.transformer import (
     default_heads,
     initialise,
     replace_site,
+    turn_start,
 )
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -96,12 +97,9 @@ class FrontierTransformer(Network):
         zero = torch.zeros(1, dtype=torch.int64, device=self.first.device)
         return (self.first + self.told(replace_site(condition), zero, batch)).expand(batch, 1, self.token_width)
 
-    def _angles(self, sites: Tensor, start: bool) -> tuple[Tensor, Tensor]:
-        cos, sin = self.rotation(sites)
-        if start:
-            shape = (*cos.shape[:-2], 1, cos.shape[-1])
-            cos, sin = torch.cat([cos.new_ones(shape), cos], -2), torch.cat([sin.new_zeros(shape), sin], -2)
-        return cos, sin
+    def _angles(self, sites: Tensor, start: bool) -> Tensor:
+        turn = self.rotation(sites)
+        return turn_start(turn) if start else turn
 
     def _speak(self, outputs: Tensor, sites: Tensor) -> Tensor:
         """Features at ``sites`` from the outputs at all sites and the start token, ``[B, N + 1, W]``."""

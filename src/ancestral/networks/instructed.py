@@ -17,6 +17,7 @@ from ancestral.networks.transformer import (
     default_heads,
     initialise,
     replace_site,
+    turn_start,
 )
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -70,15 +71,12 @@ class InstructedTransformer(Network):
         asked = self._ask(sites, condition, values.shape[0])
         return torch.stack([asked, x], 2).flatten(1, 2)
 
-    def _angles(self, pairs: Tensor, asked: Tensor, start: bool) -> tuple[Tensor, Tensor]:
+    def _angles(self, pairs: Tensor, asked: Tensor, start: bool) -> Tensor:
         """Rotations of an optional start token (none), pairs at their site's position, and instructions."""
-        cos, sin = self.rotation(torch.cat([pairs.repeat_interleave(2, -1), asked], -1))
-        if start:
-            shape = (*cos.shape[:-2], 1, cos.shape[-1])
-            cos, sin = torch.cat([cos.new_ones(shape), cos], -2), torch.cat([sin.new_zeros(shape), sin], -2)
-        return cos, sin
+        turn = self.rotation(torch.cat([pairs.repeat_interleave(2, -1), asked], -1))
+        return turn_start(turn) if start else turn
 
-    def _run(self, x: Tensor, m: int, rotation: tuple[Tensor, Tensor], mask: Tensor, state: list[Any] | None) -> Tensor:
+    def _run(self, x: Tensor, m: int, rotation: Tensor, mask: Tensor, state: list[Any] | None) -> Tensor:
         """Layers over ``m`` tokens that are kept and the instructions behind them, which nobody but they see."""
         for number, block in enumerate(self.blocks):
             q, k, v = block.project(x, rotation)

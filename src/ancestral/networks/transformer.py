@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, SequenceNetwork, ValueEmbedding, take
+from ancestral.networks.fused import feed_forward, rms_norm, turn_heads
 from ancestral.order import Order
 from ancestral.space import Condition, Space
 
@@ -18,12 +19,12 @@ from ancestral.space import Condition, Space
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467) over the last axis."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, eps: float = 1e-6):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, 1e-6)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -37,8 +38,10 @@ class SwiGLU(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and self.dropout):
+            return feed_forward(x, self.inner.weight, self.outer.weight)
         gate, up = self.inner(x).chunk(2, -1)
-        return self.outer(F.dropout(F.silu(gate) * up, self.dropout, self.training))
+        return self.outer(F.dropout(F.silu(gate) * up, self.dropout))
 
 
 class Rotary(nn.Module):
@@ -63,24 +66,17 @@ class Rotary(nn.Module):
             for a, n in enumerate(share)
         ]
         angle = torch.cat(angles, 1)
-        self.cos: Tensor
-        self.sin: Tensor
-        self.register_buffer("cos", torch.cat([angle.cos(), angle.cos()], -1), persistent=False)
-        self.register_buffer("sin", torch.cat([-angle.sin(), angle.sin()], -1), persistent=False)
+        self.turn: Tensor
+        self.register_buffer("turn", torch.stack([angle.cos(), angle.sin()], -1), persistent=False)
 
-    def forward(self, sites: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines at ``sites`` (``[T]`` or ``[B, T]``), ready for heads ``[B, H, T, E]``."""
-        cos, sin = self.cos[sites], self.sin[sites]
-        return (cos[:, None], sin[:, None]) if sites.dim() == 2 else (cos, sin)
+    def forward(self, sites: Tensor) -> Tensor:
+        """Complex numbers of modulus 1 at ``sites`` (``[T]`` or ``[B, T]``): ``[(B,) T, E / 2]``."""
+        return torch.view_as_complex(self.turn[sites])
 
 
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Turn heads ``[B, H, T, E]`` by the angles of :class:`Rotary`."""
-    if rotation is None:
-        return x
-    half = x.shape[-1] // 2
-    swapped = torch.cat([x[..., half:], x[..., :half]], -1)
-    return x * rotation[0] + swapped * rotation[1]
+def turn_start(turn: Tensor) -> Tensor:
+    """Rotations preceded by that of a start token, which is not turned."""
+    return torch.cat([turn.new_ones(*turn.shape[:-2], 1, turn.shape[-1]), turn], -2)
 
 
 class Layers(nn.ModuleList):
@@ -104,12 +100,17 @@ class Block(nn.Module):
         self.norm2 = RMSNorm(width)
         self.mlp = SwiGLU(width, ratio, dropout)
 
-    def project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values ``[B, H, T, E]`` of ``x`` ``[B, T, D]``."""
+    def project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[B, H, T, E]`` of ``x`` ``[B, T, D]``, turned by ``rotation``."""
         b, t, d = x.shape
-        qkv = self.qkv(self.norm(x)).view(b, t, 3, self.heads, d // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        return rotate(q, rotation), rotate(k, rotation), v
+        h = self.heads
+        heads = self.qkv(self.norm(x)).view(b, t, 3 * h, d // h)
+        if rotation is None:
+            q, k, v = heads.split((h, h, h), 2)
+        else:
+            qk, v = turn_heads(heads, rotation.unsqueeze(-2), 2 * h)
+            q, k = qk.split((h, h), 2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Attention and output projection: ``[B, T, D]``."""
@@ -277,16 +278,12 @@ class QueryTransformer(Network):
         told = self.told(replace_site(condition), torch.zeros(1, dtype=torch.int64, device=self.first.device), batch)
         return (self.first + told).expand(batch, 1, self.width)
 
-    def _angles(self, sites: Tensor, start: bool) -> tuple[Tensor, Tensor] | None:
-        """Rotation at ``sites``, preceded by the start token's (none: angle 0) if asked."""
+    def _angles(self, sites: Tensor, start: bool) -> Tensor | None:
+        """Rotation at ``sites``, preceded by the start token's (none) if asked."""
         if self.rotation is None:
             return None
-        cos, sin = self.rotation(sites)
-        if start:
-            shape = (*cos.shape[:-2], 1, cos.shape[-1])
-            cos = torch.cat([cos.new_ones(shape), cos], -2)
-            sin = torch.cat([sin.new_zeros(shape), sin], -2)
-        return cos, sin
+        turn = self.rotation(sites)
+        return turn_start(turn) if start else turn
 
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
         batch, _n = values.shape[:2]
@@ -299,10 +296,7 @@ class QueryTransformer(Network):
         content_angles, query_angles = self._angles(seen, True), self._angles(sites, False)
         rotation = None
         if content_angles is not None and query_angles is not None:
-            rotation = (
-                torch.cat([content_angles[0], query_angles[0]], -2),
-                torch.cat([content_angles[1], query_angles[1]], -2),
-            )
+            rotation = torch.cat([content_angles, query_angles], -2)
         of = order.set_of_place.to(values.device)
         ranks = torch.cat([of.new_full((1,), -1), of[:last]])
         sequential = order.sequential
@@ -341,7 +335,7 @@ class QueryTransformer(Network):
         rotation = None
         if self.rotation is not None:
             both = [a for a in (self._angles(seen, first), self._angles(asked, False)) if a is not None]
-            rotation = (torch.cat([a[0] for a in both], -2), torch.cat([a[1] for a in both], -2))
+            rotation = torch.cat(both, -2)
         mask = None
         if first and k > 0:
             ranks = torch.cat([of.new_full((1,), -1), of[:end]])
