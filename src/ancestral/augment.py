@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -28,11 +29,11 @@ class Augmented:
     Args:
         objective: what is minimised.
         change: how items are changed.
-        share: of the items that are changed.
+        share: of the items that are changed. The model is told which (:attr:`Condition.altered`).
         until: share of training after which all items are left as they are.
     """
 
-    def __init__(self, objective: Objective, change: Augmentation, share: float = 0.8, until: float = 0.9):
+    def __init__(self, objective: Objective, change: Augmentation, share: float = 0.8, until: float = 1.0):
         if not 0 <= share <= 1 or not 0 <= until <= 1:
             raise ValueError(f"share={share} and until={until} must be shares, from 0 to 1")
         self.objective, self.change, self.share, self.until = objective, change, share, until
@@ -46,6 +47,7 @@ class Augmented:
                 part.counter = noise.counter
                 values = values.clone()
                 values[changed] = self.change(values[changed], generator.space, part)
+            condition = replace(condition, altered=changed)
             noise.counter += 64  # the same numbers follow whether or not items were changed
         return self.objective.loss(generator, values, condition, noise, progress)
 

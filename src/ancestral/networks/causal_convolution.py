@@ -110,7 +110,7 @@ class CausalConvolution(Network):
         self.embed = ValueEmbedding(space, self.width)
         # Grey levels are ordered; their height enters beside their own vectors, so that rare levels are understood.
         self.height = nn.Linear(1, self.width) if space.ordinal and not space.event else None
-        self.told = ConditionEmbedding(space, self.width)
+        self.told = ConditionEmbedding(space, self.width, altered=True)
         self.steer = nn.Linear(self.width, 2 * self.width, bias=False)
         self.position = nn.Parameter(torch.randn(space.n, self.width) * 0.3)
         first = causal_taps(space.shape, 2, 2, centre=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -145,7 +146,7 @@ class ClassMixture(Network):
             return opinion(self.head, self.network(values, order, condition), sites)
         tables = []
         for c in range(self.space.classes):
-            told = Condition(torch.full_like(label, c), condition.vector, condition.site)
+            told = replace(condition, label=torch.full_like(label, c))
             tables.append(opinion(self.head, self.network(values, order, told), sites))
         table = torch.stack(tables)
         own = take(table.gather(-1, values.expand(len(table), *values.shape)[..., None])[..., 0].movedim(0, -1),
@@ -171,7 +172,7 @@ class ClassMixture(Network):
         wide = cache.condition.map(lambda t: t.repeat(classes, *[1] * (t.dim() - 1)))
         each = torch.arange(classes, device=label.device).repeat_interleave(batch)
         many = Order(order.rank.repeat(classes, 1)) if order.batched else order
-        cache.state = self.network.start(classes * batch, many, Condition(each, wide.vector, wide.site))
+        cache.state = self.network.start(classes * batch, many, replace(wide, label=each))
         cache.extra = {"label": label, "before": torch.zeros(classes, batch, 1, device=label.device), "table": None}
         last = None
         for k in range(known_sets):  # the known sites speak for some classes and against others

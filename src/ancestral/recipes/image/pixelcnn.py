@@ -19,7 +19,9 @@ from ancestral.tokenizers import Pixels
     tiny=dict(width=8, depth=1, members=2, augment=0.5),
     toy="grid",
     differs_from="conv-nade",
-    claim=Claim("gated convolutions over the pixels before, told the class, model images better in bits", "digits"),
+    claim=Claim(
+        "trained for one order, it takes fewer bits than an any-order network of equal training time", "digits"
+    ),
 )
 def pixelcnn(
     width: int = 40, depth: int = 5, dropout: float = 0.2, members: int = 1, augment: float = 0.0, ink: bool = False
@@ -39,7 +41,7 @@ def pixelcnn(
         depth: layers.
         dropout: share of activations dropped in training.
         members: networks in the ensemble, trained side by side.
-        augment: share of the training images that are warped, but for the last tenth of training.
+        augment: share of the training images that are warped; the networks are told which.
         ink: levels are shares of ink, as in scans of writing; see :class:`ancestral.augment.Warp`.
     """
     each = [
