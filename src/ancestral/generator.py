@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -106,7 +107,7 @@ class Generator(nn.Module):
         """Training loss, mean nats per scalar; labels are withheld at random."""
         if condition.label is not None and self.label_dropout > 0:
             keep = noise.uniform(1)[:, 0] >= self.label_dropout
-            condition = Condition(torch.where(keep, condition.label, -1), condition.vector, condition.site)
+            condition = replace(condition, label=torch.where(keep, condition.label, -1))
         return self.objective.loss(self, values, condition, noise, progress)
 
     # -- drawing

@@ -113,15 +113,18 @@ class Condition:
         label: int64 ``[B]``, -1 where the label is withheld (classifier-free guidance).
         vector: float32 ``[B, V]``.
         site: float32 ``[B, N, C]``, one vector per site.
+        altered: bool ``[B]``, which training items are augmented ones (:class:`ancestral.augment.Augmented`); without
+            it, and always after training, none is.
     """
 
     label: Tensor | None = None
     vector: Tensor | None = None
     site: Tensor | None = None
+    altered: Tensor | None = None
 
     def map(self, function: Any) -> Condition:
         """Apply ``function`` to every part that is there."""
-        return Condition(*(None if t is None else function(t) for t in (self.label, self.vector, self.site)))
+        return Condition(*(None if t is None else function(t) for t in self.parts()))
 
     def without_label(self) -> Condition:
         """The same condition with all labels withheld."""
@@ -133,6 +136,6 @@ class Condition:
         pairs = zip(first.parts(), second.parts(), strict=True)
         return Condition(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))
 
-    def parts(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The three parts, in declaration order."""
-        return self.label, self.vector, self.site
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """All parts, in declaration order."""
+        return self.label, self.vector, self.site, self.altered

@@ -8,6 +8,7 @@ import torch
 from ancestral.networks import (
     MADE,
     NADE,
+    CausalConvolution,
     CausalTransformer,
     DeepNADE,
     GatedConvolution,
@@ -34,6 +35,7 @@ NETWORKS = {
     "deepnade": lambda: DeepNADE(8, 32, 2),
     "made": lambda: MADE(8, 64, 2),
     "convolution": lambda: GatedConvolution(8, 2, 3),
+    "causal-convolution": lambda: CausalConvolution(8, 2),
     "masked-convolution": lambda: MaskedConvolution(16, 2),
     "mamba": lambda: Mamba(16, 2, state=4),
     "recurrent": lambda: Recurrent(16, 2),

@@ -3,6 +3,7 @@
 from ancestral.heads.base import Density, Distribution, Finite, Head
 from ancestral.heads.categorical import Categorical, LogisticMixture
 from ancestral.heads.gaussian import GaussianMixture
+from ancestral.heads.loglinear import LogLinear
 from ancestral.heads.nested import Nested
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Finite",
     "GaussianMixture",
     "Head",
+    "LogLinear",
     "LogisticMixture",
     "Nested",
 ]

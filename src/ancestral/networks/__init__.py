@@ -1,9 +1,11 @@
 """Networks: what may each site see?"""
 
 from ancestral.networks.base import Cache, Network, SequenceNetwork
+from ancestral.networks.causal_convolution import CausalConvolution
 from ancestral.networks.convolution import GatedConvolution
 from ancestral.networks.masked_convolution import MaskedConvolution
 from ancestral.networks.masked_dense import MADE, NADE, DeepNADE
+from ancestral.networks.mixtures import ClassMixture, Ensemble
 from ancestral.networks.recurrent import Mamba, Recurrent
 from ancestral.networks.transformer import CausalTransformer, MaskedTransformer, QueryTransformer
 
@@ -11,8 +13,11 @@ __all__ = [
     "MADE",
     "NADE",
     "Cache",
+    "CausalConvolution",
     "CausalTransformer",
+    "ClassMixture",
     "DeepNADE",
+    "Ensemble",
     "GatedConvolution",
     "Mamba",
     "MaskedConvolution",

@@ -194,10 +194,17 @@ class ValueEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """What the model is told, as a vector per item or per site that is added to the network's inputs."""
+    """What the model is told, as a vector per item or per site that is added to the network's inputs.
 
-    def __init__(self, space: Space, width: int):
+    Args:
+        space: what there is to tell.
+        width: features D.
+        altered: tell augmented training items from others, so that what only they have is not taken for real.
+    """
+
+    def __init__(self, space: Space, width: int, altered: bool = False):
         super().__init__()
+        self.altered = nn.Parameter(torch.zeros(width)) if altered else None
         self.label = nn.Embedding(space.classes + 1, width) if space.classes else None
         self.vector = nn.Linear(space.vector, width) if space.vector else None
         self.site = nn.Linear(space.site, width) if space.site else None
@@ -216,6 +223,8 @@ class ConditionEmbedding(nn.Module):
             if label is None:
                 label = torch.full((batch,), -1, device=self.label.weight.device)
             total = total + self.label(torch.where(label < 0, self.label.num_embeddings - 1, label))[:, None]
+        if self.altered is not None and condition.altered is not None:
+            total = total + condition.altered[:, None, None] * self.altered
         if self.vector is not None:
             if condition.vector is None:
                 raise ValueError("this network is conditioned on a vector; none was given")

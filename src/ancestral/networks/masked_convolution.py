@@ -60,7 +60,7 @@ class MaskedConvolution(Network):
             raise ValueError(f"a convolution on a grid needs sites (height, width), these are {space.shape}")
         self.space = space
         self.embed = ValueEmbedding(space, self.width, masked=True)
-        self.told = ConditionEmbedding(space, self.width)
+        self.told = ConditionEmbedding(space, self.width, altered=True)
         self.position = nn.Parameter(torch.randn(space.n, self.width) * 0.3)
         # Grey levels are ordered; their height enters beside their own vectors, so that rare levels are understood.
         self.height = nn.Linear(1, self.width) if space.ordinal and not space.event else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -430,7 +431,7 @@ def observe_step(network: Network, cache: Cache, last: Tensor | None) -> Tensor:
 
 def replace_site(condition: Condition | None) -> Condition | None:
     """The condition without its per-site part, for tokens that stand at no site."""
-    return None if condition is None else Condition(condition.label, condition.vector, None)
+    return None if condition is None else replace(condition, site=None)
 
 
 def default_heads(width: int) -> int:

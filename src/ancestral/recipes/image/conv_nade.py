@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ancestral.augment import Augmented, Warp
 from ancestral.heads.fitting import fitting
 from ancestral.model import Model
 from ancestral.networks.masked_convolution import MaskedConvolution
@@ -23,7 +24,9 @@ from ancestral.tokenizers import Pixels
         "on images a convolutional network scores better than a dense or attentive one of equal cost", "digits"
     ),
 )
-def conv_nade(width: int = 32, depth: int = 4, dropout: float = 0.1, head: str = "auto") -> Model:
+def conv_nade(
+    width: int = 32, depth: int = 4, dropout: float = 0.1, head: str = "auto", augment: float = 0.0, ink: bool = False
+) -> Model:
     """Convolutions over known pixels and mask symbols predict every hidden pixel; any order, any subset known.
 
     Training hides 1 to N pixels with equal chance and minimises the mean cross-entropy of the hidden ones, which
@@ -39,12 +42,15 @@ def conv_nade(width: int = 32, depth: int = 4, dropout: float = 0.1, head: str =
         depth: residual layers.
         dropout: share of channels dropped in training.
         head: auto, categorical or logistic (ordered levels); colour values at one pixel are drawn in turn.
+        augment: share of the training images that are warped a little; the network is told which.
+        ink: levels are shares of ink, as in scans of writing; see :class:`ancestral.augment.Warp`.
     """
+    objective = MaskedLikelihood("uniform", "bound", prefixes=0.5)
     return Model(
         Pixels(),
         RandomOrders("raster"),
         MaskedConvolution(width, depth, dropout),
         fitting(head, max(16, width // 2)),  # type: ignore[arg-type]
-        objective=MaskedLikelihood("uniform", "bound", prefixes=0.5),
+        objective=Augmented(objective, Warp(ink=ink), augment) if augment else objective,
         training=dict(lr=3e-3, batch_size=64, ema=0.995),
     )
