@@ -337,6 +337,18 @@ class Model:
         out = self._give(decoded, as_dataset)
         return (out, done) if details else out
 
+    def predict(self, data: Any, column: str, **options: Any) -> Any:
+        """A point estimate of a table's column given the others; see :func:`ancestral.tables.predict`."""
+        from ancestral.tables import predict
+
+        return predict(self, data, column, **options)
+
+    def predict_proba(self, data: Any, column: str, **options: Any) -> Any:
+        """Probabilities of a table's column given the others; see :func:`ancestral.tables.predict_proba`."""
+        from ancestral.tables import predict_proba
+
+        return predict_proba(self, data, column, **options)
+
     def compress(self, data: Any, *, batch_size: int = 256, progress: Any = None) -> bytes:
         """Lossless code of ``data``; about ``-log2 p`` bits plus a header.
 
