@@ -75,7 +75,7 @@ def sniff(source: Any) -> str:
         return "bytes"
     if hasattr(source, "getbands"):
         return "images"
-    if hasattr(source, "columns") or hasattr(source, "column_names"):
+    if hasattr(source, "columns") or hasattr(source, "column_names") or hasattr(source, "__arrow_c_stream__"):
         return "table"
     if isinstance(source, dict) and any(k in source for k in ("images", "x", "X", "pixels")):
         return "images"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ancestral.data.arrow import arrow_cells, arrow_series
 from ancestral.errors import DataError
 
 _ISO = re.compile(r"-?\d{4,}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?)?")
@@ -43,7 +44,7 @@ def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray,
             "ordered": bool(dtype.ordered),
         }
     if isinstance(dtype, pd.ArrowDtype):
-        raise DataError(f"column {name!r} has the Arrow type {dtype}; convert it with .astype to a plain type")
+        return arrow_cells(series, name)
     if getattr(dtype, "kind", "O") == "f":
         return _float_cells(series.to_numpy(dtype=str(dtype).lower(), na_value=np.nan)), {"dtype": str(dtype)}
     codes, uniques = pd.factorize(series, use_na_sentinel=True)
@@ -135,6 +136,8 @@ def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
     import pandas as pd
 
     name = spec["dtype"]
+    if "arrow" in spec:
+        return arrow_series(cells, spec)
     if name == "csv":
         return pd.Series(np.array([("" if c is None else c) for c in cells], dtype=object), dtype=object)
     if name == "category":

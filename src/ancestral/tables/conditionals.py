@@ -89,7 +89,7 @@ def with_column(tokenizer: Columns, dataset: Table, column: str) -> Table:
     frame = dataset.frame.copy(deep=False)
     schema = tokenizer.schema[column]
     frame[column] = Table.from_cells({column: filler}, {column: schema}, tokenizer.form["kind"]).frame[column]
-    return Table(frame, kind=dataset.kind, separator=dataset.separator, header=dataset.header)
+    return dataset.with_frame(frame)
 
 
 def table_of(model: Model, data: Any) -> Table:

@@ -330,8 +330,6 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         """The table with ``y`` as its last column, and that column's name."""
         import pandas as pd
 
-        from ancestral.data.table import Table
-
         name = getattr(y, "name", None)
         name = str(name) if name is not None else self.target or "target"
         if hasattr(self, "model_") and self.target_ is not None:
@@ -350,7 +348,7 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             raise InputError(f"X has {len(data)} rows and y has {len(values)} values; give one value per row")
         frame = data.frame.copy(deep=False)
         frame[name] = values.reset_index(drop=True)
-        return Table(frame, kind=data.kind, separator=data.separator, header=data.header), name
+        return data.with_frame(frame), name
 
     def _give(self, dataset: Any) -> Any:
         """Rows in the form of the training data: an array if they were an array of numbers."""

@@ -64,7 +64,7 @@ def whole(model: Model, data: Any) -> Table:
             spec = {name: tokenizer.schema[name]}
             blank = np.full(len(table), None, dtype=object)
             frame[name] = Table.from_cells({name: blank}, spec, tokenizer.form["kind"]).frame[name]
-    return Table(frame, kind=table.kind, separator=table.separator, header=table.header)
+    return table.with_frame(frame)
 
 
 def impute(model: Model, data: Any, *, batch_size: int = 256) -> Table:
@@ -82,7 +82,7 @@ def impute(model: Model, data: Any, *, batch_size: int = 256) -> Table:
         if gaps.any() and tokenizer.kinds[name] != "missing":
             found = predict(model, table.take(gaps), name, missing="unknown", batch_size=batch_size)
             frame[name] = _filled(frame[name], gaps, found, table.kind)
-    return Table(frame, kind=table.kind, separator=table.separator, header=table.header)
+    return table.with_frame(frame)
 
 
 def fill(table: Table, drawn: Table, draws: int = 1) -> Table:
@@ -99,7 +99,7 @@ def fill(table: Table, drawn: Table, draws: int = 1) -> Table:
         gaps = gaps_of(table, name)[index]
         if gaps.any():
             frame[name] = _filled(frame[name], gaps, drawn.frame[name][gaps], table.kind)
-    return Table(frame, kind=table.kind, separator=table.separator, header=table.header)
+    return table.with_frame(frame)
 
 
 def gaps_of(table: Table, name: str) -> np.ndarray:
