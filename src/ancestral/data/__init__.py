@@ -15,6 +15,7 @@ from ancestral.data.images import Images
 from ancestral.data.sequences import Sequences
 from ancestral.data.table import SUFFIXES as _TABLE_SUFFIXES
 from ancestral.data.table import Table
+from ancestral.data.tablefiles import TableFiles, matches, read_table
 from ancestral.data.text import Text
 from ancestral.errors import DataError
 
@@ -50,7 +51,7 @@ def read(source: Any, modality: str | None = None, **options: Any) -> Dataset:
 
 
 def _readers() -> dict[str, Callable[..., Dataset]]:
-    return {"images": Images.read, "text": Text.read, "table": Table.read, "sequences": Sequences.read}
+    return {"images": Images.read, "text": Text.read, "table": read_table, "sequences": Sequences.read}
 
 
 def sniff(source: Any) -> str:
@@ -60,6 +61,8 @@ def sniff(source: Any) -> str:
         DataError: the source is missing, empty, or could be several things.
     """
     if isinstance(source, (str, Path)):
+        if found := matches(source):
+            return _by_suffix(found[0])
         path = existing(source)
         if not path.is_dir():
             return _by_suffix(path)
@@ -126,4 +129,4 @@ def write(dataset: Dataset, target: str | Path) -> None:
     dataset.save(target)
 
 
-__all__ = ["MODALITIES", "Dataset", "Images", "Sequences", "Table", "Text", "read", "sniff", "write"]
+__all__ = ["MODALITIES", "Dataset", "Images", "Sequences", "Table", "TableFiles", "Text", "read", "sniff", "write"]

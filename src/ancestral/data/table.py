@@ -108,14 +108,17 @@ class Table(Dataset):
         return other
 
     def native(self) -> Any:
-        """The source's pandas or polars DataFrame or Arrow table; for csv what ``pandas.read_csv`` gives."""
+        """The source's pandas or polars DataFrame or Arrow table; for csv and
+        parquet what pandas reads of them."""
         import pandas as pd
 
         if self.kind == "csv":
-            text = self._csv(self.separator, True)
+            text = self.text(self.separator, True)
             return pd.read_csv(io.StringIO(text), sep=self.separator, skip_blank_lines=False)
-        if self.kind in ("arrow", "polars"):
+        if self.kind in ("arrow", "polars", "parquet"):
             table = to_arrow(self.frame, self.fields)
+            if self.kind == "parquet":
+                return table.to_pandas()
             if self.kind == "arrow":
                 return table
             try:
@@ -143,11 +146,12 @@ class Table(Dataset):
         separator = "\t" if ".tsv" in name or ".tab" in name else self.separator
         if ".csv" in name and separator == "\t":
             separator = ","
-        data = self._csv(separator, self.header).encode("utf-8")
+        data = self.text(separator, self.header).encode("utf-8")
         with atomic_path(target) as path:
             path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
 
-    def _csv(self, separator: str, header: bool) -> str:
+    def text(self, separator: str, header: bool) -> str:
+        """The rows as csv, below their names if ``header``."""
         columns = [[("" if c is None else c) for c in self.cells(name)] for name in self.columns]
         # Old csv writers leave a lone carriage return unquoted, which no reader gives back.
         risky = any("\r" in c for column in columns for c in column)
@@ -273,7 +277,7 @@ def _read_csv(
     for _ in range(skip):
         text = text.partition("\n")[2]
     if separator is None:
-        separator = _separator(text)
+        separator = separator_of(text)
     rows, lines = _rows(text, separator, path, skip)
     if not rows:
         raise DataError(f"{path} is an empty table; it needs at least one row")
@@ -286,7 +290,7 @@ def _read_csv(
                 "separator= if the cells are not split as they should be"
             )
     if header is None:
-        header = _has_header(rows)
+        header = has_header(rows)
     names = rows.pop(0) if header else [f"column_{i + 1}" for i in range(width)]
     if columns is not None:
         if len(columns) != width:
@@ -315,7 +319,7 @@ def _rows(text: str, separator: str, path: Path, skip: int) -> tuple[list[list[s
     return rows, lines
 
 
-def _separator(text: str) -> str:
+def separator_of(text: str) -> str:
     """The separator that splits most of the first rows into as many cells (at least two) as the first row."""
     best, most = ",", (0, 0)
     for candidate in _SEPARATORS:
@@ -342,7 +346,7 @@ def _number(cell: str) -> bool:
     return True
 
 
-def _has_header(rows: list[list[str]]) -> bool:
+def has_header(rows: list[list[str]]) -> bool:
     """Whether the first row differs from those below: false if every numeric column starts with a number."""
     if len(rows) < 2 or len(set(rows[0])) < len(rows[0]):
         return len(set(rows[0])) == len(rows[0])

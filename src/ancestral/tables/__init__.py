@@ -12,6 +12,8 @@ _HOMES = {
     "predict": "ancestral.tables.prediction",
     "predict_proba": "ancestral.tables.prediction",
     "quantiles": "ancestral.tables.prediction",
+    "sample_to": "ancestral.tables.chunked",
+    "score_to": "ancestral.tables.chunked",
 }
 
 
@@ -21,4 +23,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'ancestral.tables' has no attribute {name!r}")
 
 
-__all__ = ["TableClassifier", "TableModel", "TableRegressor", "predict", "predict_proba", "quantiles"]
+__all__ = [
+    "TableClassifier",
+    "TableModel",
+    "TableRegressor",
+    "predict",
+    "predict_proba",
+    "quantiles",
+    "sample_to",
+    "score_to",
+]

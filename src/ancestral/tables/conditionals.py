@@ -157,7 +157,7 @@ def native_values(tokenizer: Columns, column: str, symbols: Tensor) -> pandas.Se
     values[:, tokenizer.columns[column]] = symbols
     table = tokenizer.decode(values)
     one = Table.from_cells({column: table.cells(column)}, {column: tokenizer.schema[column]}, table.kind)
-    return one.native()[column] if one.kind == "csv" else one.frame[column]
+    return one.native()[column] if one.kind in ("csv", "parquet") else one.frame[column]
 
 
 def groups(rows: Rows, size: int) -> Iterator[tuple[Tensor, Rows]]:
