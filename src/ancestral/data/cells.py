@@ -53,7 +53,7 @@ def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray,
             "dtype": "object",
             "object": "float",
         }
-    text, spec = _unique_cells(uniques, dtype, name)
+    text, spec = _unique_cells(uniques, dtype, name, codes)
     return np.append(text, [None])[codes], spec
 
 
@@ -69,7 +69,7 @@ def _float_cells(values: np.ndarray) -> np.ndarray:
     return _strings([None if v != v else v for v in numbers], lambda v: None if v is None else write(v))[codes]
 
 
-def _unique_cells(uniques: Any, dtype: Any, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+def _unique_cells(uniques: Any, dtype: Any, name: str, codes: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Strings of the distinct values that are not missing, and the type's description."""
     import pandas as pd
 
@@ -93,7 +93,12 @@ def _unique_cells(uniques: Any, dtype: Any, name: str) -> tuple[np.ndarray, dict
     for plain in (bool, int):
         if types == {plain}:
             return _strings(values, repr), spec | {"object": plain.__name__}
-    odd = "values of several types" if len(types) > 1 else f"values of type {next(iter(types)).__name__}"
+    first = type(values[0])
+    place = next((i for i, value in enumerate(values) if type(value) is not first), 0)
+    row = int(np.flatnonzero(codes == place)[0])
+    odd = f"values of type {first.__name__}"
+    if len(types) > 1:
+        odd = f"values of several types ({first.__name__}, and in row {row} {type(values[place]).__name__})"
     raise DataError(f"column {name!r} holds {odd}; turn it into one plain type, for instance with .astype(str)")
 
 
