@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "SequentialTable": "ancestral.tables.sequential",
     "TableClassifier": "ancestral.tables.estimator",
     "TableModel": "ancestral.tables.estimator",
     "TableRegressor": "ancestral.tables.estimator",
@@ -24,6 +25,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "SequentialTable",
     "TableClassifier",
     "TableModel",
     "TableRegressor",
