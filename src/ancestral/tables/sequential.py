@@ -312,7 +312,7 @@ class SequentialTable:
                 values[:, site] = network.row.draw(site, values, told, noise.uniform(1)[:, 0])
             gap = torch.zeros_like(ticks)
             if not begin:
-                gap = torch.from_numpy(self.codec.gap.decode(values[:, 1 : 1 + gaps]).frame["gap"].to_numpy(np.int64))
+                gap = torch.tensor(self.codec.gap.decode(values[:, 1 : 1 + gaps]).frame["gap"].to_numpy(np.int64))
             ticks = ticks + gap
             found.append((alive, ticks, values[:, 1:]))
             first = torch.full((len(alive), 1), begin)
