@@ -107,10 +107,9 @@ def info(model: Positional[Saved], json: bool = False) -> None:
         model: a saved model.
         json: print everything, the recipe's arguments included, as JSON.
     """
-    from ancestral.api import load
     from ancestral.commands import console
 
-    loaded = load(model)
+    loaded = console.load(model)
     assert loaded.recipe is not None
     record, space = loaded.recipe, loaded.space
     content = {

@@ -39,8 +39,8 @@ def score(
 
     import numpy as np
 
-    from ancestral.api import load
     from ancestral.commands import console
+    from ancestral.data import TableFiles
 
     if per_site and out is None:
         raise DataError("--per-site writes one number per site to a file; add --out scores.csv or scores.npz")
@@ -48,9 +48,14 @@ def score(
         if out.suffix.lower() not in (".csv", ".npz"):
             raise DataError(f"scores are written as .csv or .npz, not as {out.name}; change --out")
         console.reserve(out, folder=False)
-    loaded = load(model)
+    loaded = console.load(model)
     console.refuse_for_streams(loaded, per_site=per_site, label=label, order=order, bound=bound)
-    dataset = console.read_for(loaded, data, set_)
+    dataset = console.read_for(loaded, data, set_, whole=False)
+    if isinstance(dataset, TableFiles):
+        if label is not None or order is not None or bound or (out is not None and out.suffix.lower() != ".csv"):
+            raise DataError("files that are read chunk by chunk are scored into a .csv, without label, order and bound")
+        _score_chunks(loaded, dataset, out, per_site, json)
+        return
     result = loaded.log_prob(
         dataset, label=console.label_of(loaded, label), order=order, bound=bound, per_site=per_site
     )
@@ -102,13 +107,12 @@ def compress(
     """
     import time
 
-    from ancestral.api import load
     from ancestral.commands import console
     from ancestral.files import atomic_path
 
     target = out or Path(data.resolve().name.split(".")[0] + ".anc")
     console.reserve(target, folder=False)
-    loaded = load(model)
+    loaded = console.load(model)
     dataset = console.read_for(loaded, data, set_)
     before = console.bytes_of(data)
     started = time.perf_counter()
@@ -150,7 +154,6 @@ def decompress(
         overwrite: replace a folder that is not empty.
         json: print the summary as JSON.
     """
-    from ancestral.api import load
     from ancestral.commands import console
     from ancestral.data.base import existing, read_bytes
 
@@ -158,7 +161,7 @@ def decompress(
     if existing(data).is_dir():
         raise DataError(f"{data} is a folder; give the one file that `ancestral compress` wrote")
     blob = read_bytes(data)
-    dataset = load(model).decompress(blob, as_dataset=True)
+    dataset = console.load(model).decompress(blob, as_dataset=True)
     dataset.save(out)
     if json:
         console.emit({"n": len(dataset), "out": out})
@@ -176,6 +179,29 @@ def _same(first: Any, second: Any) -> bool:
         mine, other = first.frame, second.frame
         return list(mine.columns) == list(other.columns) and mine.astype(str).equals(other.astype(str))
     return first.payloads == second.payloads if hasattr(first, "payloads") else first.items == second.items
+
+
+def _score_chunks(model: Any, data: Any, out: Path | None, per_column: bool, json: bool) -> None:
+    """Score a table larger than memory."""
+    import tempfile
+
+    from ancestral.commands import console
+    from ancestral.tables import score_to
+
+    with tempfile.TemporaryDirectory() as place:
+        done = score_to(model, data, out or Path(place) / "scores.csv", per_column=per_column)
+    rate = done["bits_per_dim"]
+    if json:
+        dimensions = done["rows"] * len(model.tokenizer.columns)
+        told = {"items": done["rows"], "bits_per_dim": rate, "kind": done["kind"], "mean_nats": done["mean_nats"]}
+        console.emit({**told, "dimensions": dimensions, "out": out})
+        return
+    rows = [
+        ("items", f"{done['rows']:,} rows, read chunk by chunk"),
+        ("bits per dimension", f"{rate:.4f} ({done['kind'].replace('_', ' ')})"),
+        ("bits per item", f"{done['bits_per_row']:.1f} on average"),
+    ]
+    console.facts(rows + ([("written to", out)] if out is not None else []))
 
 
 def _write_scores(out: Path, dataset: Any, bits: Any, result: Any) -> None:
