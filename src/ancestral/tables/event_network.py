@@ -103,6 +103,24 @@ class EventNetwork(nn.Module):
         shown[..., : self.gaps] = (~first)[..., None].to(each.dtype)
         return (each * shown[..., None]).sum(-2) + self.clock(clock)
 
+    def read(self, rows: Tensor, clock: Tensor, length: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of the recurrent network ``[B, T, D]`` over keys' rows from the first, and the state behind the last.
+
+        Args:
+            rows, clock, length: as for :meth:`log_prob`.
+            state: before the first row.
+        """
+        batch, steps, _ = rows.shape
+        place = torch.arange(steps, device=rows.device).expand(batch, steps)
+        inside = place < length[:, None]  # sequences differ in length: leave out the padding
+        shown = self.inputs(rows[inside], clock[inside], place[inside] == 0)
+        inputs = shown.new_zeros(batch, steps, shown.shape[-1])
+        inputs[inside] = shown
+        lengths = length.clamp_min(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+        out, state = self.units(packed, state)
+        return nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=steps)[0], state
+
     def log_prob(self, context: Tensor, rows: Tensor, clock: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of contexts and of whole sequences.
 
@@ -116,13 +134,11 @@ class EventNetwork(nn.Module):
             ``[B, Nc]`` nats of the context's sites, and ``[B, T + 1, 1 + Nr]`` of going on (or stopping, behind the
             last row; not before the first) and of the rows' sites; zeros behind the end.
         """
-        batch, steps, _ = rows.shape
+        steps = rows.shape[1]
         told, state = self.beginning(context)
-        first = torch.zeros(batch, steps, dtype=torch.bool, device=rows.device)
-        first[:, :1] = True
         seen = told[:, None]
         if steps:
-            seen = torch.cat([seen, self.units(self.inputs(rows, clock, first), state)[0]], 1)
+            seen = torch.cat([seen, self.read(rows, clock, length, state)[0]], 1)
         place = torch.arange(steps + 1, device=rows.device)
         goes_on = place < length[:, None]
         values = torch.cat([goes_on.long()[..., None], F.pad(rows, (0, 0, 0, 1))], -1)
@@ -131,7 +147,7 @@ class EventNetwork(nn.Module):
         counted = torch.ones_like(values, dtype=torch.bool)
         counted[..., 1:] = goes_on[..., None]
         counted[:, 0, : 1 + self.gaps] = False  # that there is a first row is known from the context
-        each = self.row.log_prob(values[reached], seen[reached])  # sequences differ in length: leave out the padding
+        each = self.row.log_prob(values[reached], seen[reached])
         terms = each.new_zeros(values.shape)
         terms[reached] = torch.where(counted[reached], each, 0.0)
         return self.context.log_prob(context), terms

@@ -255,15 +255,8 @@ class SequentialTable:
             raise DataError(f"the key {encoded.keys[row]!r} has no rows to go on from; leave it out of context=")
         source = KeySource(encoded, torch.arange(len(encoded.keys)))
         batch = source.batch(torch.arange(len(source)))
-        steps = source.longest
         _, state = self.network.beginning(batch["context"])
-        first = torch.zeros(len(source), steps, dtype=torch.bool)
-        first[:, :1] = True
-        inputs = self.network.inputs(batch["rows"], batch["clock"], first)
-        packed = torch.nn.utils.rnn.pack_padded_sequence(
-            inputs, batch["length"], batch_first=True, enforce_sorted=False
-        )
-        _, state = self.network.units(packed, state)
+        _, state = self.network.read(batch["rows"], batch["clock"], batch["length"], state)
         ends = torch.from_numpy(encoded.ticks[(source.starts + encoded.length - 1).numpy()])
         repeated = torch.arange(len(source)).repeat_interleave(draws)
         noise = Noise(item_seeds(seed, torch.arange(len(repeated))))
