@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from ancestral.version import __version__
 
-__all__ = ["Model", "Order", "Recipe", "__version__", "fit", "load", "recipe", "recipes"]
+__all__ = [
+    "Model",
+    "Order",
+    "Recipe",
+    "TableClassifier",
+    "TableModel",
+    "TableRegressor",
+    "__version__",
+    "fit",
+    "load",
+    "recipe",
+    "recipes",
+]
 
 _HOMES = {
     "Model": "ancestral.model",
     "Order": "ancestral.order",
     "Recipe": "ancestral.recipes.registry",
+    "TableClassifier": "ancestral.tables.estimator",
+    "TableModel": "ancestral.tables.estimator",
+    "TableRegressor": "ancestral.tables.estimator",
     "fit": "ancestral.api",
     "load": "ancestral.api",
     "recipe": "ancestral.recipes.registry",

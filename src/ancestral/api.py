@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ancestral.data import Dataset, read, sniff
+from ancestral.errors import DataError
 from ancestral.model import Model
 from ancestral.recipes.registry import find
 
@@ -40,13 +41,20 @@ def fit(
         seed: determines the weights' start, the split and the order of the items.
         validation: data of its own, or the share of ``data`` held out.
         options: arguments of the recipe (``width=256``), of training (``minutes=10``) and of the reader
-            (``size=32``), told apart by name.
+            (``size=32``), told apart by name. With ``key=`` and ``time=`` the data are the rows of a sequential
+            table: rows of one key in the order of time, and ``context=`` a table with one row per key (the key's
+            name there is ``context_key=``, if another).
+
+    Returns:
+        A :class:`Model`, or a :class:`ancestral.tables.SequentialTable`.
 
     Raises:
         DataError: the data or an option cannot be used.
     """
     from ancestral.training import TrainConfig
 
+    if "key" in options:
+        return _fit_sequential(data, recipe, seed, validation, options)  # type: ignore[no-any-return]
     kind = modality or (data.modality if isinstance(data, Dataset) else sniff(data))
     record = find(recipe or DEFAULTS.get(kind, "any-order"))
     build = inspect.signature(record.build).parameters
@@ -63,8 +71,24 @@ def fit(
     return model.fit(dataset, seed=seed, validation=validation, **training)
 
 
+def _fit_sequential(rows: Any, recipe: Any, seed: int, validation: Any, options: dict[str, Any]) -> Any:
+    from ancestral.tables.sequential import SequentialTable
+
+    if recipe is not None:
+        raise DataError("a sequential table (key=) has no recipe= to choose; leave it out")
+    if "time" not in options:
+        raise DataError("a sequential table needs time=, the column that orders the rows of a key")
+    context = options.pop("context", None)
+    build = {k: options.pop(k) for k in ("key", "time", "context_key", "width", "depth") if k in options}
+    return SequentialTable(**build).fit(rows, context, seed=seed, validation=validation, **options)
+
+
 def load(path: str | Path, recipe: str | Path | None = None) -> Model:
-    """A saved model; see :meth:`Model.load`."""
+    """A saved model; see :meth:`Model.load` (a :class:`ancestral.tables.SequentialTable`, where one was saved)."""
+    from ancestral.tables.sequential import SequentialTable, is_sequential
+
+    if is_sequential(path):
+        return SequentialTable.load(path)  # type: ignore[return-value]
     return Model.load(path, recipe)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -9,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ancestral.data import Dataset
+from ancestral.data import Dataset, TableFiles
 from ancestral.errors import DataError
 from ancestral.generator import Generator
-from ancestral.noise import Noise
+from ancestral.noise import Noise, hash64
 from ancestral.space import Condition, Space
 from ancestral.tokenizers import Tokenizer
-from ancestral.training import Items, TrainConfig, Windows
+from ancestral.training import DiskItems, Items, TrainConfig, Windows, derive
 
 
 class Trainee(nn.Module):
@@ -104,7 +105,11 @@ def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share:
             windows = Items(values=rest[: whole * space.n].reshape(whole, -1))
         return Windows([joined], space.n, seed), windows
 
+    if isinstance(dataset, TableFiles):
+        return disk_sources(tokenizer, dataset, held, share, seed)
+
     def items(part: Dataset) -> Any:
+        part = part.loaded()
         tensors = {"values": compact(tokenizer.encode(part), space)}
         if space.classes and part.labels is not None:
             tensors["label"] = torch.from_numpy(part.labels)
@@ -117,6 +122,41 @@ def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share:
         return items(dataset), None
     mixed = np.random.default_rng(seed).permutation(len(dataset))
     return items(dataset.take(mixed[count:])), items(dataset.take(mixed[:count]))
+
+
+MOST_HELD = 50_000
+"""Most rows held out of a table that is read chunk by chunk."""
+
+
+def disk_sources(
+    tokenizer: Tokenizer, dataset: TableFiles, held: Dataset | None, share: float, seed: int
+) -> tuple[Any, Any]:
+    """:func:`sources` of a table that is read chunk by chunk: encoded in one pass and kept on disk.
+
+    Which rows are held out depends on the seed and on their number; they are at most ``MOST_HELD``.
+    """
+    space = tokenizer.space
+    share = 0.0 if held is not None else min(share, MOST_HELD / max(len(dataset), 1))
+    if int(len(dataset) * share) < 8:
+        share = 0.0
+    limit = int(share * 2**62)
+    kept: list[Tensor] = []
+
+    def parts() -> Iterator[Tensor]:
+        first = 0
+        for chunk in dataset.chunks():
+            values = compact(tokenizer.encode(chunk), space)
+            number = torch.arange(first, first + len(values)) ^ derive("held out", seed)
+            out = (hash64(number) & (2**62 - 1)) < limit
+            kept.append(values[out])
+            first += len(values)
+            yield values[~out]
+
+    source = DiskItems(parts())
+    if held is not None:
+        return source, Items(values=compact(tokenizer.encode(held.loaded()), space))
+    rest = torch.cat(kept)
+    return source, Items(values=rest) if len(rest) else None
 
 
 def compact(values: Tensor, space: Space) -> Tensor:

@@ -106,7 +106,7 @@ def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Te
         if gaps.any():
             data = np.where(gaps, 0, plain).astype(np.uint8)
             known = ~gaps if known is None else np.asarray(known, bool) & ~gaps
-    dataset = read(data, tokenizer.modality)
+    dataset = read(data, tokenizer.modality).loaded()
     values = tokenizer.encode(dataset)
     mask = tokenizer.known(dataset)
     mask = mask.flatten(2).all(-1) if mask.dim() > 2 else mask

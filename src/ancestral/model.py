@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ancestral import streaming
-from ancestral.data import Dataset, read
+from ancestral.data import Dataset, TableFiles, read
 from ancestral.decoding.complete import Completion, complete_values
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
 from ancestral.decoding.scoring import score_values
@@ -112,8 +112,8 @@ class Model:
         return self
 
     def read(self, data: Any, **options: Any) -> Dataset:
-        """Data of the model's modality."""
-        return read(data, self.tokenizer.modality, **options)
+        """Data of the model's modality, in memory."""
+        return read(data, self.tokenizer.modality, **options).loaded()
 
     def fit(
         self,
@@ -144,12 +144,14 @@ class Model:
         from ancestral.training import train
 
         check_options(options)
-        dataset = self.read(data, **(reading or {}))
+        dataset = read(data, self.tokenizer.modality, **(reading or {}))
+        # Before the items are counted: of data that are read chunk by chunk this is the pass that counts them.
+        sketch = dataset.sketch()
         if len(dataset) == 0:
             raise DataError("there is nothing to learn from: the data hold no items")
         share = held_share(validation)
         held = None if share is not None else self.read(validation, **(reading or {}))
-        self.tokenizer.fit(dataset)
+        self.tokenizer.fit(sketch)
         self.build(seed=seed)
         source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
         config = train_config({**self.training, **options}, seed, validated=held_source is not None)
@@ -177,6 +179,7 @@ class Model:
         guidance: float = 0.0,
         batch_size: int = 256,
         as_dataset: bool = False,
+        out: str | Path | None = None,
         **options: Any,
     ) -> Any:
         """Draw ``n`` new items.
@@ -194,8 +197,14 @@ class Model:
             guidance: classifier-free guidance scale; needs ``label``.
             batch_size: items drawn together.
             as_dataset: return a :class:`Dataset` rather than the form that the training data had.
+            out: for tables, a csv or parquet file to write the rows to, chunk by chunk, and to return the path of.
             options: ``temperature``, ``top_k``, ``top_p``, ``min_p``.
         """
+        if out is not None:
+            from ancestral.tables.chunked import sample_to
+
+            options |= {"order": order, "decoder": decoder, "guidance": guidance, "batch_size": batch_size}
+            return sample_to(self, n, out, label=label, given=given, seed=seed, first=first, **options)
         if n < 0:
             raise DataError(f"cannot draw {n} items; give n=0 or more")
         if self.tokenizer.streaming:
@@ -256,7 +265,12 @@ class Model:
         Returns:
             float64 ``[n]`` nats, with ``.kind``.
         """
-        dataset = self.read(data)
+        dataset = read(data, self.tokenizer.modality)
+        if isinstance(dataset, TableFiles):
+            from ancestral.tables.chunked import log_prob_chunks
+
+            told = {"label": label, "order": order, "bound": bound, "seed": seed}
+            return log_prob_chunks(self, dataset, per_site=per_site, batch_size=batch_size, **told)
         if self.tokenizer.streaming:
             streaming.refuse(self, label=label, order=order, bound=bound or None)
             return streaming.score(self, dataset, batch_size, per_site)
@@ -347,6 +361,18 @@ class Model:
         decoded = self.tokenizer.decode_given(done.values, rows, mask).with_form({**dataset.form, "names": None})
         out = self._give(decoded, as_dataset)
         return (out, done) if details else out
+
+    def predict(self, data: Any, column: str, **options: Any) -> Any:
+        """A point estimate of a table's column given the others; see :func:`ancestral.tables.predict`."""
+        from ancestral.tables import predict
+
+        return predict(self, data, column, **options)
+
+    def predict_proba(self, data: Any, column: str, **options: Any) -> Any:
+        """Probabilities of a table's column given the others; see :func:`ancestral.tables.predict_proba`."""
+        from ancestral.tables import predict_proba
+
+        return predict_proba(self, data, column, **options)
 
     def compress(self, data: Any, *, batch_size: int = 256, progress: Any = None) -> bytes:
         """Lossless code of ``data``: about ``-log2 p`` bits, given the labels where there are any, plus a header.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ancestral.errors import DataError
+from ancestral.errors import DataError, UnsupportedError
 from ancestral.files import require_vacant
 
 if TYPE_CHECKING:
@@ -105,16 +105,47 @@ def choose(pairs: Sequence[str], groups: dict[str, dict[str, Any]]) -> dict[str,
 def reader_options(modality: str) -> dict[str, Any]:
     """Name and default of the reader's options."""
     from ancestral import data
+    from ancestral.data.tablefiles import read_table
 
-    kinds = {"images": data.Images, "table": data.Table, "sequences": data.Sequences, "audio": data.Audio}
-    reader = kinds.get(modality, data.Text).read  # type: ignore[attr-defined]
+    kinds: dict[str, Any] = {
+        "images": data.Images.read,
+        "table": read_table,
+        "sequences": data.Sequences.read,
+        "audio": data.Audio.read,
+    }
+    reader = kinds.get(modality, data.Text.read)
     return {n: p.default for n, p in inspect.signature(reader).parameters.items() if n != "source"}
 
 
-def read_for(model: Model, data: Path, pairs: Sequence[str]) -> Dataset:
-    """Data of the model's modality, read with the options that ``--set`` gave."""
+def load(path: Path, recipe: Path | None = None) -> Model:
+    """A saved model of the kind that the commands know; ``recipe`` is the file of its recipe, if that has moved.
+
+    Raises:
+        UnsupportedError: a sequential table.
+    """
+    from ancestral import api
+    from ancestral.model import Model
+
+    loaded = api.load(path, recipe)
+    if not isinstance(loaded, Model):
+        raise UnsupportedError(f"{path} holds a sequential table, which only Python's ancestral.load(...) can use")
+    return loaded
+
+
+def read_for(model: Model, data: Path, pairs: Sequence[str], whole: bool = True) -> Dataset:
+    """Data of the model's modality, read with the options that ``--set`` gave.
+
+    Args:
+        model: a saved model.
+        data: where they are.
+        pairs: the options.
+        whole: take large tables into memory, rather than leave them to be read chunk by chunk.
+    """
+    from ancestral.data import read
+
     kind = model.tokenizer.modality
-    return model.read(data, **choose(pairs, {f"of reading {kind}": reader_options(kind)}))
+    found = read(data, kind, **choose(pairs, {f"of reading {kind}": reader_options(kind)}))
+    return found.loaded() if whole else found
 
 
 def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "") -> None:

@@ -53,10 +53,10 @@ def sample(
         recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the items (or where they were written) as JSON.
     """
-    from ancestral.api import load
     from ancestral.commands import console
+    from ancestral.data.tablefiles import CHUNK
 
-    loaded = load(model, recipe)
+    loaded = console.load(model, recipe)
     console.refuse_for_streams(loaded, label=label, order=order, guidance=guidance, first=first)
     images = loaded.tokenizer.modality == "images"
     target = out or default_target("samples", loaded.tokenizer.modality)
@@ -79,6 +79,14 @@ def sample(
         elif given:
             parsed = console.literal(" ".join(given))
             start = parsed if isinstance(parsed, list) else " ".join(given).split()
+        if loaded.tokenizer.modality == "table" and target is not None and n > CHUNK:
+            common.pop("as_dataset")
+            loaded.sample(n, label=console.label_of(loaded, label), given=start, first=first, out=target, **common)
+            if json:
+                console.emit({"n": n, "seed": seed, "out": target})
+            else:
+                console.stdout().print(f"{n} rows in {target}", markup=False)
+            return
         drawn = loaded.sample(n, label=console.label_of(loaded, label), given=start, first=first, **common)
     written = None if target is None else console.write(drawn, target)
     if json:
@@ -132,10 +140,9 @@ def complete(
         recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the items (or where they were written) as JSON.
     """
-    from ancestral.api import load
     from ancestral.commands import console
 
-    loaded = load(model, recipe)
+    loaded = console.load(model, recipe)
     console.refuse_for_streams(loaded, known=known, label=label, guidance=guidance)
     images = loaded.tokenizer.modality == "images"
     target = out or default_target("completed", loaded.tokenizer.modality)

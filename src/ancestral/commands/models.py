@@ -109,10 +109,9 @@ def info(model: Positional[Saved], recipe: RecipeFile = None, json: bool = False
         recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print everything, the recipe's arguments included, as JSON.
     """
-    from ancestral.api import load
     from ancestral.commands import console
 
-    loaded = load(model, recipe)
+    loaded = console.load(model, recipe)
     assert loaded.recipe is not None
     record, space = loaded.recipe, loaded.space
     content = {

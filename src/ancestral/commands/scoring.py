@@ -41,8 +41,8 @@ def score(
 
     import numpy as np
 
-    from ancestral.api import load
     from ancestral.commands import console
+    from ancestral.data import TableFiles
 
     if per_site and out is None:
         raise DataError("--per-site writes one number per site to a file; add --out scores.csv or scores.npz")
@@ -50,9 +50,14 @@ def score(
         if out.suffix.lower() not in (".csv", ".npz"):
             raise DataError(f"scores are written as .csv or .npz, not as {out.name}; change --out")
         console.reserve(out, folder=False)
-    loaded = load(model, recipe)
+    loaded = console.load(model, recipe)
     console.refuse_for_streams(loaded, label=label, order=order, bound=bound)
-    dataset = console.read_for(loaded, data, set_)
+    dataset = console.read_for(loaded, data, set_, whole=False)
+    if isinstance(dataset, TableFiles):
+        if label is not None or order is not None or bound or (out is not None and out.suffix.lower() != ".csv"):
+            raise DataError("files that are read chunk by chunk are scored into a .csv, without label, order and bound")
+        _score_chunks(loaded, dataset, out, per_site, json)
+        return
     result = loaded.log_prob(
         dataset, label=console.label_of(loaded, label), order=order, bound=bound, per_site=per_site
     )
@@ -106,13 +111,12 @@ def compress(
     """
     import time
 
-    from ancestral.api import load
     from ancestral.commands import console
     from ancestral.files import atomic_path
 
     target = out or Path(data.resolve().name.split(".")[0] + ".anc")
     console.reserve(target, folder=False)
-    loaded = load(model, recipe)
+    loaded = console.load(model, recipe)
     dataset = console.read_for(loaded, data, set_)
     before = console.bytes_of(data)
     started = time.perf_counter()
@@ -156,7 +160,6 @@ def decompress(
         recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the summary as JSON.
     """
-    from ancestral.api import load
     from ancestral.commands import console
     from ancestral.data.base import existing, read_bytes
 
@@ -164,7 +167,7 @@ def decompress(
     if existing(data).is_dir():
         raise DataError(f"{data} is a folder; give the one file that `ancestral compress` wrote")
     blob = read_bytes(data)
-    dataset = load(model, recipe).decompress(blob, as_dataset=True)
+    dataset = console.load(model, recipe).decompress(blob, as_dataset=True)
     dataset.save(out, overwrite=True)  # reserve() has asked
     if json:
         console.emit({"n": len(dataset), "out": out})
@@ -184,6 +187,29 @@ def _same(first: Any, second: Any) -> bool:
     if first.modality == "audio":
         return all(map(np.array_equal, first.clips, second.clips)) and len(first) == len(second)
     return first.payloads == second.payloads if hasattr(first, "payloads") else first.items == second.items
+
+
+def _score_chunks(model: Any, data: Any, out: Path | None, per_column: bool, json: bool) -> None:
+    """Score a table larger than memory."""
+    import tempfile
+
+    from ancestral.commands import console
+    from ancestral.tables import score_to
+
+    with tempfile.TemporaryDirectory() as place:
+        done = score_to(model, data, out or Path(place) / "scores.csv", per_column=per_column)
+    rate = done["bits_per_dim"]
+    if json:
+        dimensions = done["rows"] * len(model.tokenizer.columns)
+        told = {"items": done["rows"], "bits_per_dim": rate, "kind": done["kind"], "mean_nats": done["mean_nats"]}
+        console.emit({**told, "dimensions": dimensions, "out": out})
+        return
+    rows = [
+        ("items", f"{done['rows']:,} rows, read chunk by chunk"),
+        ("bits per dimension", f"{rate:.4f} ({done['kind'].replace('_', ' ')})"),
+        ("bits per item", f"{done['bits_per_row']:.1f} on average"),
+    ]
+    console.facts(rows + ([("written to", out)] if out is not None else []))
 
 
 def _write_scores(out: Path, dataset: Any, bits: Any, result: Any) -> None:

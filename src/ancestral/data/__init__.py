@@ -17,6 +17,7 @@ from ancestral.data.images import Images
 from ancestral.data.sequences import Sequences
 from ancestral.data.table import SUFFIXES as _TABLE_SUFFIXES
 from ancestral.data.table import Table
+from ancestral.data.tablefiles import TableFiles, matches, read_table
 from ancestral.data.text import Text
 from ancestral.errors import DataError
 
@@ -55,7 +56,7 @@ def _readers() -> dict[str, Callable[..., Dataset]]:
     return {
         "images": Images.read,
         "text": Text.read,
-        "table": Table.read,
+        "table": read_table,
         "sequences": Sequences.read,
         "audio": Audio.read,
     }
@@ -68,6 +69,8 @@ def sniff(source: Any) -> str:
         DataError: the source is missing, empty, or could be several things.
     """
     if isinstance(source, (str, Path)):
+        if found := matches(source):
+            return _by_suffix(found[0])
         path = existing(source)
         if not path.is_dir():
             return _by_suffix(path)
@@ -83,7 +86,7 @@ def sniff(source: Any) -> str:
         return "bytes"
     if hasattr(source, "getbands"):
         return "images"
-    if hasattr(source, "columns") or hasattr(source, "column_names"):
+    if hasattr(source, "columns") or hasattr(source, "column_names") or hasattr(source, "__arrow_c_stream__"):
         return "table"
     if isinstance(source, dict) and any(k in source for k in ("images", "x", "X", "pixels")):
         return "images"
@@ -136,4 +139,16 @@ def write(dataset: Dataset, target: str | Path, overwrite: bool = False) -> None
     dataset.save(target, overwrite)
 
 
-__all__ = ["MODALITIES", "Audio", "Dataset", "Images", "Sequences", "Table", "Text", "read", "sniff", "write"]
+__all__ = [
+    "MODALITIES",
+    "Audio",
+    "Dataset",
+    "Images",
+    "Sequences",
+    "Table",
+    "TableFiles",
+    "Text",
+    "read",
+    "sniff",
+    "write",
+]

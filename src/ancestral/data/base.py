@@ -75,6 +75,14 @@ class Dataset(ABC):
                 items.
         """
 
+    def loaded(self) -> Dataset:
+        """The items in memory, where they all are but for data that are read chunk by chunk."""
+        return self
+
+    def sketch(self) -> Dataset:
+        """Items to fit a tokenizer on: all, or a bounded sample of data that are read chunk by chunk."""
+        return self
+
     @property
     def form(self) -> dict[str, Any]:
         """JSON-able outer form of the source (kind, names), which :meth:`native` and :meth:`save` use.

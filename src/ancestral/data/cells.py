@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ancestral.data.arrow import arrow_cells, arrow_series
 from ancestral.errors import DataError
 
 _ISO = re.compile(r"-?\d{4,}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?)?")
@@ -43,7 +44,7 @@ def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray,
             "ordered": bool(dtype.ordered),
         }
     if isinstance(dtype, pd.ArrowDtype):
-        raise DataError(f"column {name!r} has the Arrow type {dtype}; convert it with .astype to a plain type")
+        return arrow_cells(series, name)
     if getattr(dtype, "kind", "O") == "f":
         return _float_cells(series.to_numpy(dtype=str(dtype).lower(), na_value=np.nan)), {"dtype": str(dtype)}
     codes, uniques = pd.factorize(series, use_na_sentinel=True)
@@ -52,7 +53,7 @@ def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray,
             "dtype": "object",
             "object": "float",
         }
-    text, spec = _unique_cells(uniques, dtype, name)
+    text, spec = _unique_cells(uniques, dtype, name, codes)
     return np.append(text, [None])[codes], spec
 
 
@@ -68,7 +69,7 @@ def _float_cells(values: np.ndarray) -> np.ndarray:
     return _strings([None if v != v else v for v in numbers], lambda v: None if v is None else write(v))[codes]
 
 
-def _unique_cells(uniques: Any, dtype: Any, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+def _unique_cells(uniques: Any, dtype: Any, name: str, codes: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Strings of the distinct values that are not missing, and the type's description."""
     import pandas as pd
 
@@ -92,7 +93,12 @@ def _unique_cells(uniques: Any, dtype: Any, name: str) -> tuple[np.ndarray, dict
     for plain in (bool, int):
         if types == {plain}:
             return _strings(values, repr), spec | {"object": plain.__name__}
-    odd = "values of several types" if len(types) > 1 else f"values of type {next(iter(types)).__name__}"
+    first = type(values[0])
+    place = next((i for i, value in enumerate(values) if type(value) is not first), 0)
+    row = int(np.flatnonzero(codes == place)[0])
+    odd = f"values of type {first.__name__}"
+    if len(types) > 1:
+        odd = f"values of several types ({first.__name__}, and in row {row} {type(values[place]).__name__})"
     raise DataError(f"column {name!r} holds {odd}; turn it into one plain type, for instance with .astype(str)")
 
 
@@ -135,6 +141,8 @@ def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
     import pandas as pd
 
     name = spec["dtype"]
+    if "arrow" in spec:
+        return arrow_series(cells, spec)
     if name == "csv":
         return pd.Series(np.array([("" if c is None else c) for c in cells], dtype=object), dtype=object)
     if name == "category":

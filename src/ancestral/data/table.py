@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ancestral.data.arrow import from_arrow_kind, to_arrow
 from ancestral.data.base import Dataset, existing, positions, read_bytes
 from ancestral.data.cells import from_cells, to_cells
 from ancestral.errors import DataError
@@ -36,6 +37,7 @@ class Table(Dataset):
         schema: per column a JSON-able description of its type (see :func:`ancestral.data.cells.to_cells`).
         separator: between the cells of a csv.
         header: whether a csv's first row holds the names.
+        fields: of a polars frame or an Arrow table: the columns' Arrow fields, as text.
     """
 
     modality = "table"
@@ -49,13 +51,14 @@ class Table(Dataset):
         kind: str = "frame",
         separator: str = ",",
         header: bool = True,
+        fields: dict[str, str] | None = None,
     ) -> None:
         columns = [str(c) for c in frame.columns]
         _distinct(columns, "the table")
         if not columns:
             raise DataError("the table has no columns; give at least one")
         self.frame = frame.set_axis(columns, axis=1).reset_index(drop=True)
-        self.separator, self.header = separator, header
+        self.separator, self.header, self.fields = separator, header, fields or {}
         self._cells: dict[str, np.ndarray] = {}
         self.schema: dict[str, dict[str, Any]] = {}
         super().__init__(labels, classes, names, kind)
@@ -88,11 +91,17 @@ class Table(Dataset):
 
     def take(self, indices: Any) -> Self:
         index = positions(indices, len(self))
-        return type(self)(self.frame.iloc[index], separator=self.separator, header=self.header, **self._shared(index))
+        return self.with_frame(self.frame.iloc[index], **self._shared(index))
+
+    def with_frame(self, frame: pandas.DataFrame, **changes: Any) -> Self:
+        """Other rows or columns in the same outer form."""
+        form = {"kind": self.kind, "separator": self.separator, "header": self.header, "fields": self.fields}
+        return type(self)(frame, **{**form, **changes})
 
     @property
     def form(self) -> dict[str, Any]:
-        return super().form | {"separator": self.separator, "header": self.header}
+        own: dict[str, Any] = {"separator": self.separator, "header": self.header}
+        return super().form | own | ({"fields": self.fields} if self.fields else {})
 
     def with_form(self, form: dict[str, Any]) -> Self:
         other = super().with_form(form)
@@ -101,25 +110,28 @@ class Table(Dataset):
                 {n: self.cells(n) for n in self.columns}, dict.fromkeys(self.columns, CSV), "csv"
             ).frame
         other.separator, other.header = form.get("separator", ","), bool(form.get("header", True))
+        other.fields = dict(form.get("fields", {}))
         return other
 
     def native(self) -> Any:
-        """The source's pandas or polars DataFrame or Arrow table; for csv what ``pandas.read_csv`` gives."""
+        """The source's pandas or polars DataFrame or Arrow table; for csv and
+        parquet what pandas reads of them."""
         import pandas as pd
 
         if self.kind == "csv":
-            text = self._csv(self.separator, True)
+            text = self.text(self.separator, True)
             return pd.read_csv(io.StringIO(text), sep=self.separator, skip_blank_lines=False)
-        if self.kind == "arrow":
-            import pyarrow
-
-            return pyarrow.Table.from_pandas(self.frame, preserve_index=False)
-        if self.kind == "polars":
+        if self.kind in ("arrow", "polars", "parquet"):
+            table = to_arrow(self.frame, self.fields)
+            if self.kind == "parquet":
+                return table.to_pandas()
+            if self.kind == "arrow":
+                return table
             try:
                 import polars  # type: ignore[import-not-found, unused-ignore]
             except ImportError:
                 return self.frame
-            return polars.from_pandas(self.frame)
+            return polars.from_arrow(table)
         return self.frame
 
     def save(self, target: str | Path, overwrite: bool = False) -> None:
@@ -128,18 +140,24 @@ class Table(Dataset):
         name = target.name.lower()
         if name.endswith((".parquet", ".pq")):
             with atomic_path(target) as path:
-                self.frame.to_parquet(path, index=False)
+                if self.fields:
+                    import pyarrow.parquet as pq
+
+                    pq.write_table(to_arrow(self.frame, self.fields), path)
+                else:
+                    self.frame.to_parquet(path, index=False)
             return
         if not name.endswith(SEPARATED) and self.kind != "csv":
             raise DataError(f"{target} has no suffix for tables; give one of {', '.join(SUFFIXES)}")
         separator = "\t" if ".tsv" in name or ".tab" in name else self.separator
         if ".csv" in name and separator == "\t":
             separator = ","
-        data = self._csv(separator, self.header).encode("utf-8")
+        data = self.text(separator, self.header).encode("utf-8")
         with atomic_path(target) as path:
             path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
 
-    def _csv(self, separator: str, header: bool) -> str:
+    def text(self, separator: str, header: bool) -> str:
+        """The rows as csv, below their names if ``header``."""
         columns = [[("" if c is None else c) for c in self.cells(name)] for name in self.columns]
         # Old csv writers leave a lone carriage return unquoted, which no reader gives back.
         risky = any("\r" in c for column in columns for c in column)
@@ -185,7 +203,7 @@ class Table(Dataset):
             DataError: missing, empty, ragged or undecodable files, and columns of one name.
         """
         if not isinstance(source, (str, Path)):
-            table = cls(*_frame(source, columns))
+            table = _frame(source, columns)
         else:
             path = existing(source)
             if path.is_dir():
@@ -207,16 +225,15 @@ def table_like(cells: dict[str, np.ndarray], schema: dict[str, dict[str, Any]], 
     return Table.from_cells(cells, schema, kind).with_form(form | {"kind": kind})
 
 
-def _frame(source: Any, columns: Sequence[str] | None) -> tuple[Any, None, tuple[()], None, str]:
-    """A pandas DataFrame of an object in memory, as the first constructor arguments of Table."""
+def _frame(source: Any, columns: Sequence[str] | None) -> Table:
+    """The table of an object in memory."""
     import pandas as pd
 
-    kind = "frame"
-    module = type(source).__module__.partition(".")[0]
-    if module == "polars":
-        source, kind = source.to_pandas(), "polars"
-    elif module == "pyarrow":
-        source, kind = source.to_pandas(), "arrow"
+    kind, fields = "frame", None
+    arrow = from_arrow_kind(source)
+    if arrow is not None:
+        kind = "polars" if type(source).__module__.partition(".")[0] == "polars" else "arrow"
+        source, fields = arrow
     elif isinstance(source, dict):
         source = pd.DataFrame(source)
     elif not isinstance(source, pd.DataFrame):
@@ -231,8 +248,8 @@ def _frame(source: Any, columns: Sequence[str] | None) -> tuple[Any, None, tuple
     if columns is not None:
         if len(columns) != source.shape[1]:
             raise DataError(f"columns= names {len(columns)} of {source.shape[1]} columns; name every one")
-        source = source.set_axis(list(columns), axis=1)
-    return source, None, (), None, kind
+        source, fields = source.set_axis(list(columns), axis=1), None
+    return Table(source, kind=kind, fields=fields)
 
 
 def _parquet(path: Path) -> Any:
@@ -273,7 +290,7 @@ def _read_csv(
     for _ in range(skip):
         text = text.partition("\n")[2]
     if separator is None:
-        separator = _separator(text)
+        separator = separator_of(text)
     rows, lines = _rows(text, separator, path, skip)
     if not rows:
         raise DataError(f"{path} is an empty table; it needs at least one row")
@@ -286,7 +303,7 @@ def _read_csv(
                 "separator= if the cells are not split as they should be"
             )
     if header is None:
-        header = _has_header(rows)
+        header = has_header(rows)
     names = rows.pop(0) if header else [f"column_{i + 1}" for i in range(width)]
     if columns is not None:
         if len(columns) != width:
@@ -315,7 +332,7 @@ def _rows(text: str, separator: str, path: Path, skip: int) -> tuple[list[list[s
     return rows, lines
 
 
-def _separator(text: str) -> str:
+def separator_of(text: str) -> str:
     """The separator that splits most of the first rows into as many cells (at least two) as the first row."""
     best, most = ",", (0, 0)
     for candidate in _SEPARATORS:
@@ -342,7 +359,7 @@ def _number(cell: str) -> bool:
     return True
 
 
-def _has_header(rows: list[list[str]]) -> bool:
+def has_header(rows: list[list[str]]) -> bool:
     """Whether the first row differs from those below: false if every numeric column starts with a number."""
     if len(rows) < 2 or len(set(rows[0])) < len(rows[0]):
         return len(set(rows[0])) == len(rows[0])

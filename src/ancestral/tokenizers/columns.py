@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ancestral.data.table import Table, table_like
 from ancestral.errors import DataError, StreamError
 from ancestral.space import Space
 from ancestral.tokenizers.base import Tokenizer
+from ancestral.tokenizers.checks import refuse_another_type
 from ancestral.tokenizers.codecs import Cell, Codec, codec_from_state, fit_codec
 
 
@@ -87,15 +88,30 @@ class Columns(Tokenizer):
         """Values int64 ``[n, N]``; cells that need it stand as the escape symbol, without their text.
 
         Raises:
-            DataError: the columns are not those of the training table (their order does not matter).
+            DataError: the columns are not those of the training table (their order does not matter), or a frame's
+                hold another type (a csv has no types).
         """
-        return self._encode(dataset)[0]
+        values, cells = self._encode(dataset)
+        for name, codec, strange in self._strange(values) if dataset.kind != "csv" else ():
+            refuse_another_type(name, codec.kind, str(codec.common), cells[name].tolist(), strange)
+        return values
+
+    def _strange(self, values: Tensor) -> Iterator[tuple[str, Codec, np.ndarray]]:
+        """Columns with escaped cells, and where they are: bool ``[n]``."""
+        for name, sites in self.columns.items():
+            codec = self._codecs[name]
+            strange = (values[:, sites.start] == codec.escape).numpy()
+            if strange.any():
+                yield name, codec, strange
 
     def encode_with_escapes(self, dataset: Dataset) -> tuple[Tensor, bytes]:
         """Values int64 ``[n, N]`` and the text of the escaped cells, which :meth:`decode` takes back.
 
         The text is empty if no cell is escaped, else a zlib stream of the cells in row order, each its UTF-8
         length + 1 as a base-128 number (0 for a missing cell) and its UTF-8 bytes.
+
+        Raises:
+            DataError: as for :meth:`encode`.
         """
         values, cells = self._encode(dataset, exact=True)
         found: list[Cell] = [cells[name][row] for row, name in self._escaped(values.numpy())]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ancestral.training.config import TrainConfig
+from ancestral.training.disk import DiskItems
 from ancestral.training.loop import Callback, Training, train
 from ancestral.training.report import History
-from ancestral.training.source import ItemOrder, Items, Source, Windows
+from ancestral.training.source import ItemOrder, Items, Source, Windows, derive
 
 __all__ = [
     "Callback",
+    "DiskItems",
     "History",
     "ItemOrder",
     "Items",
@@ -16,5 +18,6 @@ __all__ = [
     "TrainConfig",
     "Training",
     "Windows",
+    "derive",
     "train",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ancestral.errors import DataError
 from ancestral.noise import Noise, item_seeds
+from ancestral.training.disk import shuffled
 
 ITEM_SEED = "item_seed"
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -156,8 +157,11 @@ class ItemOrder:
 
     Position p is item ``permutation(seed, p // items)[p % items]``. Step s consumes the positions
     ``s * batch_size`` up to ``(s + 1) * batch_size``, so batches run across the ends of epochs and are all of
-    one size. When there are fewer items than ``batch_size``, every batch is all of them.
+    one size. When there are fewer items than ``batch_size``, every batch is all of them. More than
+    ``LISTED`` items are permuted without a list of them.
     """
+
+    LISTED = 1 << 22
 
     def __init__(self, items: int, batch_size: int, seed: int):
         self.items = items
@@ -174,6 +178,11 @@ class ItemOrder:
             self._permutations[epoch] = torch.randperm(self.items, generator=generator)
         return self._permutations[epoch]
 
+    def _items_at(self, epoch: int, begin: int, end: int) -> Tensor:
+        if self.items <= self.LISTED:
+            return self.permutation(epoch)[begin:end]
+        return shuffled(self.items, derive("order", self.seed, epoch), torch.arange(begin, end))
+
     def share(self, step: int, part: int, parts: int) -> tuple[int, int]:
         """The positions ``[lo, hi)`` of one of ``parts`` nearly equal parts of a step's batch."""
         first = step * self.batch_size
@@ -185,7 +194,7 @@ class ItemOrder:
         while lo < hi:
             epoch, offset = divmod(lo, self.items)
             end = min(hi, (epoch + 1) * self.items)
-            found.append((epoch, self.permutation(epoch)[offset : offset + end - lo]))
+            found.append((epoch, self._items_at(epoch, offset, offset + end - lo)))
             lo = end
         return found
 

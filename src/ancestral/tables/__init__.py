@@ -1,0 +1,37 @@
+"""What only tables can be asked: predictions of a column, estimators of scikit-learn's kind, large files."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "SequentialTable": "ancestral.tables.sequential",
+    "TableClassifier": "ancestral.tables.estimator",
+    "TableModel": "ancestral.tables.estimator",
+    "TableRegressor": "ancestral.tables.estimator",
+    "predict": "ancestral.tables.prediction",
+    "predict_proba": "ancestral.tables.prediction",
+    "quantiles": "ancestral.tables.prediction",
+    "sample_to": "ancestral.tables.chunked",
+    "score_to": "ancestral.tables.chunked",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ancestral.tables' has no attribute {name!r}")
+
+
+__all__ = [
+    "SequentialTable",
+    "TableClassifier",
+    "TableModel",
+    "TableRegressor",
+    "predict",
+    "predict_proba",
+    "quantiles",
+    "sample_to",
+    "score_to",
+]
