@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ancestral.data import Dataset, read, sniff
+from ancestral.errors import DataError
 from ancestral.model import Model
 from ancestral.recipes.registry import find
 
@@ -62,8 +63,26 @@ def fit(
     return model.fit(dataset, seed=seed, validation=validation, **training)
 
 
-def load(path: str | Path, recipe: str | Path | None = None) -> Model:
-    """A saved model; see :meth:`Model.load`."""
+def load(path: str | Path, recipe: str | Path | None = None, **options: Any) -> Model:
+    """A saved model, or a published language model with its weights.
+
+    Args:
+        path: a folder that :meth:`Model.save` wrote; a GGUF file (needs the extra ``[gguf]``); a Hugging Face folder
+            (``config.json``, safetensors, ``tokenizer.json``) of the Llama family or GPT-2.
+        recipe: a Python file with the recipe of a saved model, if it is not one of the package's.
+        options: for language models, see :func:`ancestral.pretrained.load_language_model` (``length=``, ``begin=``,
+            ``specials=``).
+
+    Raises:
+        DataError: nothing there that can be read; pickles (``.bin``, ``.pt``) are refused.
+        UnsupportedError: a network that is not one of these.
+    """
+    from ancestral.pretrained import is_language_model, load_language_model
+
+    if is_language_model(path):
+        return load_language_model(path, **options)
+    if options:
+        raise DataError(f"load has no option {next(iter(options))!r} for a model that ancestral saved")
     return Model.load(path, recipe)
 
 

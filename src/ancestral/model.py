@@ -205,7 +205,8 @@ class Model:
             if given is not None:
                 raise DataError("a model of streams takes what is given as a prefix: use complete([text])")
             empty = [torch.zeros(0, dtype=torch.int64)] * n
-            return self._give(streaming.extend(self, empty, length, seed, first, batch_size, options), as_dataset)
+            drawn = streaming.extend(self, empty, length, seed, first, batch_size, options, decoder)
+            return self._give(drawn, as_dataset)
         if given is not None:
             row, known = self.tokenizer.given(given)
             values = self._complete(
@@ -316,7 +317,8 @@ class Model:
         if self.tokenizer.streaming:
             dataset = self.read(data)
             prefixes = [s for s in self.tokenizer.streams(dataset) for _ in range(draws)]
-            out = self._give(streaming.extend(self, prefixes, length, seed, 0, batch_size, options), as_dataset)
+            extended = streaming.extend(self, prefixes, length, seed, 0, batch_size, options, decoder)
+            out = self._give(extended, as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask = split_gaps(self.tokenizer, data, known)
         labels = class_labels(self.tokenizer, dataset.labels if label is True else label, len(values))

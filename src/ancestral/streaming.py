@@ -13,6 +13,7 @@ from ancestral.scores import LogProb
 
 if TYPE_CHECKING:
     from ancestral.data import Dataset
+    from ancestral.decoding.decoders import Decoder
     from ancestral.model import Model
 
 
@@ -32,10 +33,22 @@ def extend(
     first: int,
     batch_size: int,
     options: dict[str, Any],
+    decoder: Decoder | None = None,
 ) -> Dataset:
-    """The prefixes, int64 ``[T_i]`` each, with ``length`` symbols added (by default one window)."""
+    """The prefixes, int64 ``[T_i]`` each, with ``length`` symbols added (by default one window).
+
+    A stream in which the model draws a symbol that ends it (:attr:`Tokenizer.ends`) stays shorter.
+    """
     seeds = item_seeds(seed ^ ITEM_STREAM, torch.arange(first, first + len(prefixes)))
     streams = continue_streams(
-        model.generator, prefixes, length or model.space.n, model.context, seeds, batch_size, options
+        model.generator,
+        prefixes,
+        length or model.space.n,
+        model.context,
+        seeds,
+        batch_size,
+        options,
+        decoder or model.decoder,
+        model.tokenizer.ends,
     )
     return model.tokenizer.from_streams(streams)

@@ -4,6 +4,7 @@ from ancestral.heads.base import Density, Distribution, Finite, Head
 from ancestral.heads.categorical import Categorical, LogisticMixture
 from ancestral.heads.gaussian import GaussianMixture
 from ancestral.heads.nested import Nested
+from ancestral.heads.shared import Shared
 
 __all__ = [
     "Categorical",
@@ -14,4 +15,5 @@ __all__ = [
     "Head",
     "LogisticMixture",
     "Nested",
+    "Shared",
 ]

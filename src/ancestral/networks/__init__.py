@@ -2,6 +2,7 @@
 
 from ancestral.networks.base import Cache, Network, SequenceNetwork
 from ancestral.networks.convolution import GatedConvolution
+from ancestral.networks.language import LanguageTransformer
 from ancestral.networks.masked_convolution import MaskedConvolution
 from ancestral.networks.masked_dense import MADE, NADE, DeepNADE
 from ancestral.networks.recurrent import Mamba, Recurrent
@@ -14,6 +15,7 @@ __all__ = [
     "CausalTransformer",
     "DeepNADE",
     "GatedConvolution",
+    "LanguageTransformer",
     "Mamba",
     "MaskedConvolution",
     "MaskedTransformer",
