@@ -14,24 +14,25 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import re
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from record import record
 from torch import Tensor
 
 import ancestral
 from ancestral.decoding.streams import continue_streams, stream_log_prob
 from ancestral.noise import item_seeds
+from record import record
 
 PROMPTS = [
     "The capital of France is", "Once upon a time there was a", "To make bread you first", "In 1969 the first man",
     "The theory of evolution says that", "My favourite animal is the", "Water boils when", "The largest planet is",
     "def fibonacci(n):", "The president of the company said", "A good friend is someone who", "Music helps people to",
-    "The recipe calls for two", "Scientists have discovered that", "Once the rain had stopped,", "The meaning of the word",
+    "The recipe calls for two", "Scientists have discovered that", "Once the rain had stopped,", "The meaning of words",
     "Dear Sir or Madam,", "Photosynthesis is the process", "The first step in solving", "When the train arrived, she",
 ]  # fmt: skip
 
@@ -43,26 +44,24 @@ def smollm2() -> Path:
     return next(Path(found.origin).parent.rglob("*.gguf"))
 
 
-def greedy(model: ancestral.Model, prompts: list[Tensor], count: int) -> tuple[list[Tensor], float]:
-    """Our greedy continuations, each prompt on its own, and symbols per second."""
-    seeds = item_seeds(0, torch.arange(1))
+def greedy(model: ancestral.Model, prompts: Tensor, count: int) -> tuple[Tensor, float]:
+    """Our greedy continuations of prompts ``[P, T]`` and symbols per second, all prompts in one batch."""
     begin = time.perf_counter()
-    out = [
-        continue_streams(model.generator, [p], count, model.context, seeds, 1, {"temperature": 0})[0] for p in prompts
-    ]
-    return out, count * len(prompts) / (time.perf_counter() - begin)
+    seeds = item_seeds(0, torch.arange(len(prompts)))
+    out = continue_streams(
+        model.generator, list(prompts), count, model.context, seeds, len(prompts), {"temperature": 0}
+    )
+    return torch.stack(out), count * len(prompts) / (time.perf_counter() - begin)
 
 
 @torch.no_grad()
-def greedy_peer(network: Any, begin: int, prompts: list[Tensor], count: int) -> tuple[list[Tensor], float]:
-    start, out = time.perf_counter(), []
-    for prompt in prompts:
-        ids = torch.cat([torch.tensor([begin]), prompt])[None]
-        found = network.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, eos_token_id=None
-        )
-        out.append(found[0, 1:])
-    return out, count * len(prompts) / (time.perf_counter() - start)
+def greedy_peer(network: Any, begin: int, prompts: Tensor, count: int) -> tuple[Tensor, float]:
+    start = time.perf_counter()
+    ids = torch.cat([torch.full((len(prompts), 1), begin), prompts], 1)
+    found = network.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, eos_token_id=None
+    )
+    return found[:, 1:], count * len(prompts) / (time.perf_counter() - start)
 
 
 @torch.no_grad()
@@ -77,26 +76,33 @@ def perplexities(model: ancestral.Model, network: Any, stream: Tensor) -> tuple[
     return math.exp(-ours / len(stream)), math.exp(-theirs / len(stream))
 
 
-def compare(model: ancestral.Model, network: Any, prompts: list[Tensor], count: int, stream: Tensor) -> dict[str, Any]:
+def compare(model: ancestral.Model, network: Any, prompts: Tensor, count: int, stream: Tensor) -> dict[str, Any]:
     ours, our_speed = greedy(model, prompts, count)
     theirs, their_speed = greedy_peer(network, model.tokenizer.begin, prompts, count)
     first = [
-        int(torch.nonzero(a != b)[0]) - len(p) if not torch.equal(a, b) else None
-        for a, b, p in zip(ours, theirs, prompts, strict=True)
+        int(torch.nonzero(a != b)[0]) - prompts.shape[1]
+        for a, b in zip(ours, theirs, strict=True)
+        if not torch.equal(a, b)
     ]
     mine, peer = perplexities(model, network, stream)
     return {
         "prompts": len(prompts),
         "symbols_each": count,
-        "equal_continuations": sum(f is None for f in first),
-        "first_difference": [f for f in first if f is not None],
+        "equal_continuations": len(prompts) - len(first),
+        "first_difference": first,
         "perplexity": mine,
         "perplexity_transformers": peer,
         "perplexity_difference": abs(mine - peer),
         "perplexity_symbols": len(stream),
-        "greedy_symbols_per_second_batch_1": our_speed,
-        "greedy_symbols_per_second_batch_1_transformers": their_speed,
+        "greedy_symbols_per_second_batched": our_speed,
+        "greedy_symbols_per_second_batched_transformers": their_speed,
     }
+
+
+def alike(prompts: list[Tensor]) -> Tensor:
+    """The first symbols of every prompt, as many as the shortest has: ``[P, T]``, to be drawn as one batch."""
+    shortest = min(len(p) for p in prompts)
+    return torch.stack([p[:shortest] for p in prompts])
 
 
 def documentation() -> str:
@@ -120,10 +126,12 @@ def main() -> None:
     model.tokenizer.ends = ()
     network = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
     streams = model.tokenizer.streams(model.read([*PROMPTS[: args.prompts], documentation()]))
-    found = compare(model, network, streams[:-1], args.symbols, streams[-1][: args.scored])
+    found = compare(model, network, alike(streams[:-1]), args.symbols, streams[-1][: args.scored])
     peer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    text = documentation()
-    found["tokenizer_equal_symbols"] = peer(text, add_special_tokens=False).input_ids == streams[-1].tolist()
+    # From GGUF, transformers 5.23 leaves out that SmolLM's tokenizer takes digits one by one, so none are compared.
+    text = re.sub(r"\d", "", documentation())
+    mine = model.tokenizer.streams(model.read([text]))[0].tolist()
+    found["tokenizer_equal_symbols_without_digits"] = peer(text, add_special_tokens=False).input_ids == mine
     del network
     verdict = found["equal_continuations"] == args.prompts and found["perplexity_difference"] < 1e-3
     report("llama", found, verdict, "SmolLM2-135M-Instruct, GGUF Q4_1 dequantised to float32, windows of 1,024", args)
@@ -141,7 +149,7 @@ def main() -> None:
         (Path(folder) / "tokenizer.json").write_text(model.tokenizer.state()["codec"], encoding="utf-8")
         ours = ancestral.load(folder)
     ours.tokenizer.ends = ()
-    prompts = ours.tokenizer.streams(ours.read(PROMPTS[: args.prompts]))
+    prompts = alike(ours.tokenizer.streams(ours.read(PROMPTS[: args.prompts])))
     found = compare(ours, small, prompts, args.symbols, streams[-1][: args.scored])
     verdict = found["equal_continuations"] == args.prompts and (
         found["perplexity_difference"] < 1e-3 * max(1.0, found["perplexity"])
