@@ -54,6 +54,10 @@ class Bytes(_Characters):
         assert isinstance(dataset, Text)
         return [np.frombuffer(p, dtype=np.uint8).astype(np.int64) for p in dataset.payloads]
 
+    def spelling(self) -> list[bytes]:
+        """The bytes of every symbol."""
+        return [bytes([b]) for b in range(256)]
+
     def _items(self, rows: list[np.ndarray]) -> Text:
         for i, row in enumerate(rows):
             if len(row) and (row.min() < 0 or row.max() > 255):
@@ -154,6 +158,11 @@ class BPE(_Characters):
             batch = self._codec.encode_batch_fast(_pieces(text), add_special_tokens=False)
             rows.append(np.array([i for piece in batch for i in piece.ids], dtype=np.int64))
         return rows
+
+    def spelling(self) -> list[bytes]:
+        """The bytes of every symbol."""
+        self._require_codec()
+        return list(self._spelling)
 
     def _require_codec(self) -> None:
         if self._codec is None:
