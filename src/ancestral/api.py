@@ -83,10 +83,28 @@ def _fit_sequential(rows: Any, recipe: Any, seed: int, validation: Any, options:
     return SequentialTable(**build).fit(rows, context, seed=seed, validation=validation, **options)
 
 
-def load(path: str | Path, recipe: str | Path | None = None) -> Model:
-    """A saved model; see :meth:`Model.load` (a :class:`ancestral.tables.SequentialTable`, where one was saved)."""
+def load(path: str | Path, recipe: str | Path | None = None, **options: Any) -> Model:
+    """A saved model, or a published language model with its weights.
+
+    Args:
+        path: a folder that :meth:`Model.save` wrote (or :meth:`ancestral.tables.SequentialTable.save`); a GGUF file
+            (needs the extra ``[gguf]``); a Hugging Face folder (``config.json``, safetensors, ``tokenizer.json``) of
+            the Llama family or GPT-2.
+        recipe: a Python file with the recipe of a saved model, if it is not one of the package's.
+        options: for language models, see :func:`ancestral.pretrained.load_language_model` (``length=``, ``begin=``,
+            ``specials=``).
+
+    Raises:
+        DataError: nothing there that can be read; pickles (``.bin``, ``.pt``) are refused.
+        UnsupportedError: a network that is not one of these.
+    """
+    from ancestral.pretrained import is_language_model, load_language_model
     from ancestral.tables.sequential import SequentialTable, is_sequential
 
+    if is_language_model(path):
+        return load_language_model(path, **options)
+    if options:
+        raise DataError(f"load has no option {next(iter(options))!r} for a model that ancestral saved")
     if is_sequential(path):
         return SequentialTable.load(path)  # type: ignore[return-value]
     return Model.load(path, recipe)

@@ -16,6 +16,8 @@ from ancestral.objectives import Likelihood
 from ancestral.order import FixedOrder, Order, OrderPolicy
 from ancestral.space import Condition, Space
 
+_MOST_LOGITS = 1 << 26
+
 
 class Objective(Protocol):
     """What training minimises; see :mod:`ancestral.objectives`."""
@@ -75,13 +77,19 @@ class Generator(nn.Module):
 
         Args:
             values: ``[B, N, *event]``.
-            order: by default the policy's scoring order.
+            order: by default the policy's scoring order; a raster order over fewer sites scores items that stop
+                short of the window, if the network ``shortens``.
             condition: what the model is told.
         """
         order = self.order.scoring().to(values.device) if order is None else order
         features = self.network(values, order, condition)
-        sites = torch.arange(self.space.n, device=values.device)
-        each = self.head(features, sites).log_prob(values)
+        sites = torch.arange(order.n, device=values.device)
+        # Large vocabularies: without gradients the logits of a part of the sites are held at a time.
+        part = order.n
+        if not torch.is_grad_enabled():
+            part = max(1, min(part, _MOST_LOGITS // max(1, len(values) * self.space.largest)))
+        pieces = [self.head(features[:, s], s).log_prob(values[:, s]) for s in sites.split(part)]
+        each = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
         alive = self.alive(values, order)
         return each if alive is None else torch.where(alive, each, 0.0)
 

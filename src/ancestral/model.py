@@ -208,11 +208,12 @@ class Model:
         if n < 0:
             raise DataError(f"cannot draw {n} items; give n=0 or more")
         if self.tokenizer.streaming:
-            streaming.refuse(self, label=label, order=order, decoder=decoder, guidance=guidance or None)
+            streaming.refuse(self, label=label, order=order, guidance=guidance or None)
             if given is not None:
                 raise DataError("a model of streams takes what is given as a prefix: use complete([text])")
             empty = [torch.zeros(0, dtype=torch.int64)] * n
-            return self._give(streaming.extend(self, empty, length, seed, first, batch_size, options), as_dataset)
+            drawn = streaming.extend(self, empty, length, seed, first, batch_size, options, decoder)
+            return self._give(drawn, as_dataset)
         labels = class_labels(self.tokenizer, label, n)
         if guidance and labels is None:
             raise DataError("guidance strengthens a label, and none was given; add label=")
@@ -334,11 +335,11 @@ class Model:
         if draws < 1:
             raise DataError(f"draws={draws} must be at least 1")
         if self.tokenizer.streaming:
-            streaming.refuse(self, known=known, label=label, order=order, decoder=decoder, guidance=guidance or None)
+            streaming.refuse(self, known=known, label=label, order=order, guidance=guidance or None)
             dataset = self.read(data)
             dataset = dataset.take([i for i in range(len(dataset)) for _ in range(draws)])
             prefixes = self.tokenizer.streams(dataset)
-            longer = streaming.extend(self, prefixes, length, seed, 0, batch_size, options, given=dataset)
+            longer = streaming.extend(self, prefixes, length, seed, 0, batch_size, options, decoder, given=dataset)
             out = self._give(longer, as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask = split_gaps(self.tokenizer, data, known)

@@ -25,6 +25,29 @@ class Likelihood:
         return -each.sum() / generator.counted(values, order)
 
 
+class EarlyExit:
+    """Likelihood of the whole network and, with a weight, of its first layers alone, which then draft well.
+
+    Both end in the same norm and head (Elhoushi et al. 2024, arXiv:2404.16710, with one exit).
+
+    Args:
+        layers: of the early exit.
+        weight: of its likelihood; the loss is divided by ``1 + weight``.
+    """
+
+    def __init__(self, layers: int, weight: float = 0.5):
+        self.layers, self.weight = layers, weight
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar of ``values`` ``[B, N, *event]``, averaged over both exits."""
+        from ancestral.decoding.tracks import early_exit
+
+        order = generator.order.draw(noise.uniform(generator.space.n + 1), progress)
+        full = generator.log_prob(values, order, condition).sum()
+        short = early_exit(generator, self.layers).log_prob(values, order, condition).sum()
+        return -(full + self.weight * short) / (1 + self.weight) / generator.counted(values, order)
+
+
 class MaskedLikelihood:
     """Cross-entropy of hidden sites given the others, for networks that predict all hidden sites in one pass.
 

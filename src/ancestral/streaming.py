@@ -15,6 +15,7 @@ from ancestral.scores import LogProb
 
 if TYPE_CHECKING:
     from ancestral.data import Dataset
+    from ancestral.decoding.decoders import Decoder
     from ancestral.model import Model
 
 
@@ -56,15 +57,27 @@ def extend(
     first: int,
     batch_size: int,
     options: dict[str, Any],
+    decoder: Decoder | None = None,
     given: Dataset | None = None,
 ) -> Dataset:
     """The prefixes, int64 ``[T_i]`` each, with ``length`` symbols added (by default one window).
 
+    A stream in which the model draws a symbol that ends it (:attr:`Tokenizer.ends`) stays shorter.
+
     Args:
+        decoder: another way of drawing.
         given: the items that the prefixes are the symbols of, which come back as they are.
     """
     seeds = item_seeds(seed ^ ITEM_STREAM, torch.arange(first, first + len(prefixes)))
     streams = continue_streams(
-        model.generator, prefixes, length or model.space.n, model.context, seeds, batch_size, options
+        model.generator,
+        prefixes,
+        length or model.space.n,
+        model.context,
+        seeds,
+        batch_size,
+        options,
+        decoder or model.decoder,
+        model.tokenizer.ends,
     )
     return model.tokenizer.from_streams(streams) if given is None else model.tokenizer.continued(streams, given)

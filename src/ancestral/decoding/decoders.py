@@ -31,6 +31,8 @@ class Request:
         known: bool ``[B, N]``; None means that nothing is known.
         guidance: classifier-free guidance scale; 0 means none.
         options: temperature, top_k, top_p, min_p.
+        sets: draw this many sets only, behind the known ones (models of streams); None means all.
+        ends: int64, symbols that end a stream; what stands behind the first of them is of no meaning.
     """
 
     noise: Noise
@@ -40,6 +42,8 @@ class Request:
     known: Tensor | None = None
     guidance: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
+    sets: int | None = None
+    ends: Tensor | None = None
 
     def base(self) -> tuple[Condition, float] | None:
         """Condition and scale of the unguided branch."""
@@ -91,7 +95,9 @@ class Ancestral:
             request.condition,
             given=request.given if known_sets else None,
             known_sets=known_sets,
+            sets=request.sets,
             base=request.base(),
+            ends=request.ends,
         ).values
 
 

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ancestral.decoding.walk import Draw, walk
+from ancestral.decoding.decoders import Ancestral, Decoder, Request
 from ancestral.noise import Noise
+from ancestral.order import Order
 
 if TYPE_CHECKING:
     from ancestral.generator import Generator
+
+_SYMBOLS = 1 << 14
+"""Symbols scored together at most, unless one window has more."""
 
 
 @torch.no_grad()
@@ -29,13 +33,18 @@ def stream_log_prob(generator: Generator, stream: Tensor, context: int, batch_si
     n, device = generator.space.n, next(generator.parameters()).device
     total = len(stream)
     out = torch.zeros(total, dtype=torch.float64)
-    starts = [0, *range(n - context, max(total - context, 1), n - context)]
+    starts = [0, *range(n - context, max(total - context, 1), n - context)] if total else []
+    batch_size = max(1, min(batch_size, _SYMBOLS // n))
+    order = generator.order.scoring()
     for a in range(0, len(starts), batch_size):
         part = starts[a : a + batch_size]
-        rows = torch.zeros(len(part), n, dtype=torch.int64)
+        # Where the network can, windows that the stream does not fill are cut short.
+        longest = min(n, total - part[0]) if generator.network.shortens and order.is_raster else n
+        rows = torch.zeros(len(part), longest, dtype=torch.int64)
         for i, s in enumerate(part):
             rows[i, : min(n, total - s)] = stream[s : s + n]
-        each = generator.log_prob(rows.to(device)).double().cpu()
+        follow = order if longest == n else Order.raster(longest)
+        each = generator.log_prob(rows.to(device), follow.to(device)).double().cpu()
         for i, s in enumerate(part):
             begin = 0 if s == 0 else context
             end = min(n, total - s)
@@ -51,6 +60,8 @@ def continue_streams(
     seeds: Tensor,
     batch_size: int,
     options: dict[str, Any],
+    decoder: Decoder | None = None,
+    ends: tuple[int, ...] = (),
 ) -> list[Tensor]:
     """Add ``length`` symbols to every prefix; when the window is full it moves on, keeping ``context`` symbols.
 
@@ -62,8 +73,12 @@ def continue_streams(
         seeds: int64, one per prefix.
         batch_size: streams drawn together.
         options: temperature, top_k, top_p, min_p.
+        decoder: how the symbols are drawn; by default one after the other.
+        ends: symbols that end a stream; it is returned without them, and may then be shorter.
     """
     n, device = generator.space.n, next(generator.parameters()).device
+    decoder = decoder or Ancestral()
+    final = torch.tensor(ends, dtype=torch.int64)
     done: list[Tensor | None] = [None] * len(prefixes)
     # Streams whose windows are equally full move in step.
     groups: dict[int, list[int]] = {}
@@ -82,19 +97,28 @@ def continue_streams(
                 for row, stream in zip(window, rows, strict=True):
                     if seen:
                         row[:seen] = stream[len(stream) - seen :]
-                order = generator.order.scoring().to(device)
-                values = walk(
-                    generator,
-                    Draw(noise, **options),
-                    len(part),
-                    order,
-                    given=window.to(device) if seen else None,
-                    known_sets=seen,
-                    sets=min(n - seen, left),
-                ).values.cpu()
                 added = min(n - seen, left)
+                known = (torch.arange(n, device=device) < seen).expand(len(part), n)
+                request = Request(
+                    noise,
+                    given=window.to(device) if seen else None,
+                    known=known if seen else None,
+                    options=options,
+                    sets=added,
+                    ends=final.to(device) if ends else None,
+                )
+                values = decoder(generator, request).cpu()
                 rows = [torch.cat([row, v[seen : seen + added]]) for row, v in zip(rows, values, strict=True)]
                 left -= added
+                fresh = [row[len(prefixes[i]) :] for i, row in zip(part, rows, strict=True)]
+                if all(bool(torch.isin(f, final).any()) for f in fresh):
+                    break
             for i, row in zip(part, rows, strict=True):
-                done[i] = row
+                done[i] = _cut(row, len(prefixes[i]), final)
     return [d for d in done if d is not None]
+
+
+def _cut(stream: Tensor, prefix: int, ends: Tensor) -> Tensor:
+    """The stream up to its first ending symbol behind the prefix."""
+    found = torch.nonzero(torch.isin(stream[prefix:], ends))
+    return stream[: prefix + int(found[0])] if len(found) else stream

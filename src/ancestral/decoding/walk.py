@@ -74,6 +74,7 @@ def walk(
     known: Tensor | None = None,
     alive: Tensor | None = None,
     base: tuple[Condition, float] | None = None,
+    ends: Tensor | None = None,
 ) -> Walked:
     """Decide the values of all sites along ``order``.
 
@@ -91,6 +92,8 @@ def walk(
             follow the conditional distribution given all known sites.
         alive: bool ``[B]``: items whose values matter (nested heads behind the end of a sequence).
         base: condition and scale of classifier-free guidance; both branches run as one batch.
+        ends: int64, symbols that end a stream: the walk stops once every item has drawn one. What stands behind an
+            item's first is of no meaning.
 
     Returns:
         the values ``[B, N, *event]``, known ones to the bit, and the log-weights.
@@ -119,6 +122,7 @@ def walk(
     if stop is not None and known is not None and given is not None:
         until = torch.where(known & (given != stop), torch.arange(space.n, device=device), -1).amax(1)
     log_weight = torch.zeros(batch, dtype=torch.float64, device=device)
+    over = torch.zeros(batch, dtype=torch.bool, device=device)
     last: Tensor | None = None
     end = order.n_sets if sets is None else min(order.n_sets, known_sets + sets)
     for k in range(known_sets, end):
@@ -162,6 +166,10 @@ def walk(
             assert alive is not None
             alive = alive & (last[:, 0] != stop)
         put(values, sites, last)
+        if ends is not None:
+            over |= torch.isin(last, ends).flatten(1).any(1)
+            if bool(over.all()):
+                break
     return Walked(values, log_weight)
 
 

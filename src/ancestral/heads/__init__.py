@@ -5,6 +5,7 @@ from ancestral.heads.categorical import Categorical, LogisticMixture
 from ancestral.heads.gaussian import GaussianMixture
 from ancestral.heads.loglinear import LogLinear
 from ancestral.heads.nested import Nested
+from ancestral.heads.shared import Shared
 
 __all__ = [
     "Categorical",
@@ -16,4 +17,5 @@ __all__ = [
     "LogLinear",
     "LogisticMixture",
     "Nested",
+    "Shared",
 ]

@@ -3,6 +3,7 @@
 from ancestral.networks.base import Cache, Network, SequenceNetwork
 from ancestral.networks.causal_convolution import CausalConvolution
 from ancestral.networks.convolution import GatedConvolution
+from ancestral.networks.language import LanguageTransformer
 from ancestral.networks.masked_convolution import MaskedConvolution
 from ancestral.networks.masked_dense import MADE, NADE, DeepNADE
 from ancestral.networks.mixtures import ClassMixture, Ensemble
@@ -19,6 +20,7 @@ __all__ = [
     "DeepNADE",
     "Ensemble",
     "GatedConvolution",
+    "LanguageTransformer",
     "Mamba",
     "MaskedConvolution",
     "MaskedTransformer",

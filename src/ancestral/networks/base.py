@@ -53,6 +53,8 @@ class Network(nn.Module):
     """Whether a set may be smaller than the one before."""
     parallel_sets = True
     """Whether sets of several sites are possible."""
+    shortens = False
+    """Whether a raster order over fewer sites than the space has is followed too: the leading sites alone."""
     needs_mask = False
     """Whether the network hides values by mask symbols, so that all sites' features cost a pass per set."""
 

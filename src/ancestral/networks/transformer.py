@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,13 +29,23 @@ class RMSNorm(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Gated feed-forward layer (Shazeer 2020, arXiv:2002.05202); the hidden size is a multiple of 16."""
+    """Gated feed-forward layer (Shazeer 2020, arXiv:2002.05202).
 
-    def __init__(self, width: int, ratio: float = 8 / 3, dropout: float = 0.0):
+    Args:
+        width: features D.
+        ratio: hidden features per feature, rounded to a multiple of 16 in all; without effect if ``hidden`` is given.
+        dropout: share of hidden activations dropped in training.
+        hidden: hidden features.
+        bias: add biases.
+    """
+
+    def __init__(
+        self, width: int, ratio: float = 8 / 3, dropout: float = 0.0, hidden: int | None = None, bias: bool = False
+    ):
         super().__init__()
-        hidden = max(16, int(16 * round(width * ratio / 16)))
-        self.inner = nn.Linear(width, 2 * hidden, bias=False)
-        self.outer = nn.Linear(hidden, width, bias=False)
+        hidden = hidden or max(16, int(16 * round(width * ratio / 16)))
+        self.inner = nn.Linear(width, 2 * hidden, bias=bias)
+        self.outer = nn.Linear(hidden, width, bias=bias)
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,9 +64,11 @@ class Rotary(nn.Module):
         space: its :meth:`Space.positions` ``[N, axes]`` are the angles' multipliers.
         head: features of one head; an even number.
         base: longest wavelength is ``2 pi base``.
+        factors: every frequency is divided by its factor, ``head / 2`` of them (longer contexts than in training:
+            Chen et al. 2023, arXiv:2306.15595); by default by 1.
     """
 
-    def __init__(self, space: Space, head: int, base: float = 10000.0):
+    def __init__(self, space: Space, head: int, base: float = 10000.0, factors: Sequence[float] = ()):
         super().__init__()
         positions = space.positions()
         axes = positions.shape[1]
@@ -67,6 +79,10 @@ class Rotary(nn.Module):
             for a, n in enumerate(share)
         ]
         angle = torch.cat(angles, 1)
+        if factors:
+            if len(factors) != pairs:
+                raise ValueError(f"a head of {head} features turns by {pairs} angles; got {len(factors)} factors")
+            angle = angle / torch.tensor(factors, dtype=torch.float32)
         self.turn: Tensor
         self.register_buffer("turn", torch.stack([angle.cos(), angle.sin()], -1), persistent=False)
 
@@ -169,6 +185,8 @@ class CausalTransformer(SequenceNetwork):
         blind: sites of one set do not see each other's inputs, so that each gets the features that it would
             have if it were drawn alone (sigma-GPT's proposals).
     """
+
+    shortens = True
 
     def __init__(
         self,

@@ -9,8 +9,20 @@ from ancestral.tokenizers.columns import Columns
 from ancestral.tokenizers.pixels import Pixels
 from ancestral.tokenizers.symbols import Symbols
 from ancestral.tokenizers.text import BPE, Bytes
+from ancestral.tokenizers.vocabulary import Vocabulary
 
-__all__ = ["BPE", "Bytes", "Columns", "MuLaw", "Pixels", "SequenceTokenizer", "Symbols", "Tokenizer", "by_modality"]
+__all__ = [
+    "BPE",
+    "Bytes",
+    "Columns",
+    "MuLaw",
+    "Pixels",
+    "SequenceTokenizer",
+    "Symbols",
+    "Tokenizer",
+    "Vocabulary",
+    "by_modality",
+]
 
 
 def by_modality(modality: str, length: int | None = None) -> Tokenizer:

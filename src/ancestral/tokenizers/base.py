@@ -25,11 +25,13 @@ class Tokenizer(ABC):
         modality: the dataset modality it takes.
         streaming: whether items are streams of any length.
         classes: names of the training data's class labels, empty without.
+        ends: symbols that end a stream when they are drawn (streaming tokenizers only).
     """
 
     modality: ClassVar[str]
     streaming: bool = False
     classes: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
     _kinds: ClassVar[dict[str, type[Tokenizer]]] = {}
     _space: Space | None = None
 

@@ -54,6 +54,10 @@ class Bytes(_Characters):
         assert isinstance(dataset, Text)
         return [np.frombuffer(p, dtype=np.uint8).astype(np.int64) for p in dataset.payloads]
 
+    def spelling(self) -> list[bytes]:
+        """The bytes of every symbol."""
+        return [bytes([b]) for b in range(256)]
+
     def _items(self, rows: list[np.ndarray]) -> Text:
         for i, row in enumerate(rows):
             if len(row) and (row.min() < 0 or row.max() > 255):
@@ -75,7 +79,7 @@ class Bytes(_Characters):
 _PIECE = 1 << 16  # characters per call of the encoder, so that huge documents need little memory
 
 
-def _byte_characters() -> dict[str, int]:
+def byte_characters() -> dict[str, int]:
     """The printable character that stands for every byte in byte-level BPE (Radford et al. 2019, GPT-2)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [b for b in range(256) if b not in printable]
@@ -119,7 +123,7 @@ class BPE(_Characters):
         codec.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab,
-            initial_alphabet=sorted(_byte_characters()),
+            initial_alphabet=sorted(byte_characters()),
             show_progress=False,
         )
         codec.train_from_iterator((piece for text in self._texts(dataset) for piece in _pieces(text)), trainer)
@@ -131,7 +135,7 @@ class BPE(_Characters):
     def _adopt(self, codec: Any) -> None:
         self._codec = codec
         self.alphabet = codec.get_vocab_size()
-        table = _byte_characters()
+        table = byte_characters()
         words = sorted(codec.get_vocab().items(), key=lambda entry: entry[1])
         self._spelling = [bytes(table[c] for c in word) for word, _ in words]
 
@@ -148,13 +152,21 @@ class BPE(_Characters):
 
     def _ids(self, dataset: Dataset) -> list[np.ndarray]:
         assert isinstance(dataset, Text)
-        if self._codec is None:
-            raise DataError("the tokenizer has not seen any text; call fit(dataset) first")
+        self._require_codec()
         rows = []
         for text in self._texts(dataset):
             batch = self._codec.encode_batch_fast(_pieces(text), add_special_tokens=False)
             rows.append(np.array([i for piece in batch for i in piece.ids], dtype=np.int64))
         return rows
+
+    def spelling(self) -> list[bytes]:
+        """The bytes of every symbol."""
+        self._require_codec()
+        return list(self._spelling)
+
+    def _require_codec(self) -> None:
+        if self._codec is None:
+            raise DataError("the tokenizer has not seen any text; call fit(dataset) first")
 
     def _items(self, rows: list[np.ndarray]) -> Text:
         for i, row in enumerate(rows):
