@@ -169,7 +169,8 @@ def test_every_parameter_learns(name: str) -> None:
     space = Space((4, 4), 3, classes=2, vector=2, site=2)
     net = made(name, space)
     values = draw(space, 12)
-    condition = Condition(torch.arange(12) % 3 - 1, torch.randn(12, 2), torch.randn(12, 16, 2))
+    altered = torch.arange(12) % 2 == 0
+    condition = Condition(torch.arange(12) % 3 - 1, torch.randn(12, 2), torch.randn(12, 16, 2), altered)
     out = net(values, Order.raster(16), condition)
     (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
     idle = [key for key, p in net.named_parameters() if p.grad is None or not bool((p.grad != 0).any())]
