@@ -8,7 +8,6 @@ import torch
 
 import ancestral
 from ancestral import Model
-from ancestral.decoding.decoders import Ancestral
 from ancestral.errors import UnsupportedError
 
 TEXTS = ["abc" * 20, "cab" * 15]
@@ -23,9 +22,9 @@ def model() -> Model:
 @pytest.mark.parametrize(
     ("verb", "option"),
     [
-        *(("sample", o) for o in ({"order": "raster"}, {"guidance": 1.0}, {"decoder": Ancestral()}, {"label": 0})),
+        *(("sample", o) for o in ({"order": "raster"}, {"guidance": 1.0}, {"label": 0})),
         *(("log_prob", o) for o in ({"order": "raster"}, {"bound": 2}, {"label": 1})),
-        *(("complete", o) for o in ({"order": "raster"}, {"guidance": 1.0}, {"decoder": Ancestral()}, {"label": 0})),
+        *(("complete", o) for o in ({"order": "raster"}, {"guidance": 1.0}, {"label": 0})),
         ("complete", {"known": np.ones(8, bool)}),
     ],
     ids=str,
