@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from small_models import LLAMA, SENTENCES, byte_level, llama_weights, reference_logits, write_folder, write_gguf
 
 import ancestral
+from ancestral.cli import main
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.order import Order
 from ancestral.pretrained.codecs import sentence_piece_codec
@@ -215,3 +216,18 @@ def test_bad_files_are_refused_in_one_sentence(folder: Path, tmp_path: Path) -> 
     wordless = Tokenizer(models.BPE({chr(97 + i % 26) * (i // 26 + 1): i for i in range(400)}, []))
     with pytest.raises(DataError, match="do not belong together"):
         ancestral.load(write_folder(tmp_path / "words", LLAMA, weights, wordless))
+
+
+def test_the_command_line_takes_the_files_as_they_are(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"] == "llama"
+    (tmp_path / "text.txt").write_text(SENTENCES[0])
+    assert main(["score", str(folder), str(tmp_path / "text.txt")]) == 0
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "weights.pt"), str(tmp_path / "text.txt")]) != 0
+    assert "pickle" in capsys.readouterr().err
+    if importlib.util.find_spec("gguf"):
+        file = write_gguf(tmp_path / "m.gguf", LLAMA, llama_weights(LLAMA), CODEC)
+        assert main(["info", str(file)]) == 0
