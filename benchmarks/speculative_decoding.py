@@ -83,7 +83,7 @@ def smollm2_part(count: int = 2, length: int = 64) -> None:
     )  # fmt: skip
 
 
-def bild_part(steps: int, count: int = 12, length: int = 80) -> None:
+def bild_part(steps: int, count: int = 6, length: int = 64) -> None:
     model = find("bild")(width=96, depth=6, little=1, length=96, dropout=0.0)
     text = documentation_all()
     model.fit([text[:-20000]], steps=steps, batch_size=16, quiet=True)
