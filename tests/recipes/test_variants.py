@@ -13,8 +13,10 @@ import torch
 
 import ancestral
 from ancestral.coding import unpack
-from ancestral.decoding.decoders import Request
+from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.ensemble import OrderEnsemble
+from ancestral.decoding.relaxed import BigLittle, Lantern
+from ancestral.decoding.speculative import Speculative
 from ancestral.errors import DataError
 from ancestral.laws import Exam, chi_square, examine, log_probs
 from ancestral.noise import Noise
@@ -98,7 +100,7 @@ def test_labels_and_guidance(name: str) -> None:
     own = np.where(one.dataset.labels == 0, told[0], told[1]).mean()
     assert own > np.where(one.dataset.labels == 0, told[1], told[0]).mean() + 0.05
     settings: dict[str, Any] = {"label": 1, "seed": 2, "as_dataset": True}
-    if isinstance(one.model.decoder, Speculative):  # takes no guidance
+    if isinstance(one.model.decoder, Speculative | Lantern | BigLittle):  # takes no guidance
         settings["decoder"] = Ancestral()
 
     def score(guidance: float) -> float:
