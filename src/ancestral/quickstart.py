@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ancestral.data import Images
     from ancestral.model import Model
 
-RECIPE = "conv-nade"
-SETTINGS: dict[str, Any] = {}
+RECIPE = "pixelcnn-any"
+SETTINGS: dict[str, Any] = {"augment": 0.7, "ink": True}
 """Recipe of the quickstart and its arguments (and those of training)."""
 
 TRAIN_ITEMS = 1437
-VALIDATION = 0.1
+VALIDATION = 0.05
 PER_CLASS = 10
 GUIDANCE = 1.0
 COMPLETED = 8
