@@ -379,7 +379,7 @@ def _report(
             completions=pictures["completions"],
             curve=curve,
             curve_note="Bits per pixel while training, with the class told most of the time"
-            + (" and the pixels in random orders" if model.generator.any_order else "")
+            + (", over all that the model learns: any-order questions too" if model.generator.any_order else "")
             + "; validation with the averaged weights.",
             reference=("independent pixels", rates[1][1]),
             rates=[(*rates[0][:2], note), *sorted(rates[1:], key=lambda row: row[1])],
