@@ -23,6 +23,7 @@ ROOMS = (
     ("space", "Space"),
     ("generator", "Generator"),
     ("objectives", "Objectives"),
+    ("augment", "Augmentation"),
     ("networks", "Networks"),
     ("heads", "Heads"),
     ("decoding", "Decoding"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,7 +13,7 @@ from ancestral.noise import Noise
 from ancestral.space import Condition
 
 if TYPE_CHECKING:
-    from ancestral.generator import Generator
+    from ancestral.generator import Generator, Objective
 
 
 class Likelihood:
@@ -48,6 +49,33 @@ class EarlyExit:
         return -(full + self.weight * short) / (1 + self.weight) / generator.counted(values, order)
 
 
+class InOrder:
+    """Exact negative log-likelihood under the scoring order, whichever orders the policy draws."""
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
+        order = generator.order.scoring().to(values.device)
+        return -generator.log_prob(values, order, condition).sum() / generator.counted(values, order)
+
+
+class Jointly:
+    """The mean of several objectives on the same items, for generators whose parts learn from different questions.
+
+    Args:
+        objectives: at least one.
+    """
+
+    def __init__(self, *objectives: Objective):
+        if not objectives:
+            raise ValueError("give at least one objective")
+        self.objectives = objectives
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
+        each = [o.loss(generator, values, condition, noise, progress) for o in self.objectives]
+        return torch.stack(each).mean()
+
+
 class MaskedLikelihood:
     """Cross-entropy of hidden sites given the others, for networks that predict all hidden sites in one pass.
 
@@ -58,7 +86,11 @@ class MaskedLikelihood:
             estimate of the negative bound per site (ARDM: Hoogeboom et al. 2021, arXiv:2110.02037);
             "mean" takes the mean over all hidden sites of the batch.
         prefixes: share of items whose known sites are the first of the scoring order; they train the model for
-            the very masks that exact scores, samples and codes meet.
+            the very masks that exact scores, samples and codes meet. All sites behind the known ones count, not
+            only the one that is drawn next: that one alone would make the loss an unbiased estimate of the
+            negative log-likelihood in the scoring order, but from one site per pass. So the value of the loss is no
+            bound where this is used.
+        withhold: share of the labels withheld for this objective alone.
     """
 
     def __init__(
@@ -66,8 +98,9 @@ class MaskedLikelihood:
         ratio: Literal["uniform", "cosine"] = "uniform",
         weighting: Literal["bound", "mean"] = "bound",
         prefixes: float = 0.0,
+        withhold: float = 0.0,
     ):
-        self.ratio, self.weighting, self.prefixes = ratio, weighting, prefixes
+        self.ratio, self.weighting, self.prefixes, self.withhold = ratio, weighting, prefixes, withhold
 
     def hidden(self, noise: Noise, n: int) -> Tensor:
         """Which sites are hidden: bool ``[B, N]``, at least one per item."""
@@ -86,6 +119,9 @@ class MaskedLikelihood:
             rank = generator.order.scoring().to(values.device).rank
             later = rank >= (noise.uniform(1) * n).floor()
             hidden = torch.where(noise.uniform(1) < self.prefixes, later, hidden)
+        if self.withhold and condition.label is not None:
+            kept = noise.uniform(1)[:, 0] >= self.withhold
+            condition = replace(condition, label=torch.where(kept, condition.label, -1))
         each = generator.observe(values, ~hidden, condition).log_prob(values)
         each = torch.where(hidden, each, 0.0)
         per_site = generator.space.scalars / n

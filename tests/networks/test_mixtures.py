@@ -9,9 +9,18 @@ import torch
 
 from ancestral.generator import Generator
 from ancestral.heads import Categorical, GaussianMixture, LogLinear
-from ancestral.networks import CausalConvolution, CausalTransformer, ClassMixture, Ensemble, MaskedConvolution
+from ancestral.networks import (
+    CausalConvolution,
+    CausalTransformer,
+    ClassMixture,
+    Ensemble,
+    MaskedConvolution,
+    Specialist,
+)
 from ancestral.networks.base import take
 from ancestral.networks.causal_convolution import causal_taps
+from ancestral.noise import Noise
+from ancestral.objectives import InOrder, Jointly, MaskedLikelihood
 from ancestral.order import Order
 from ancestral.space import Condition, Space
 
@@ -147,3 +156,40 @@ def test_step_by_step_is_one_pass(order: Order, known: int) -> None:
             features = network.step(cache, last)
             last = take(VALUES, order.sets[k])
             torch.testing.assert_close(features, take(whole, order.sets[k]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_specialist_answers_in_its_order_only() -> None:
+    own, other = (CausalConvolution(8, 1, 0.0), Categorical()), (MaskedConvolution(8, 1), Categorical())
+    generator = built(Specialist(own, other))
+    network, sites, reverse = generator.network, torch.arange(6), Order.reverse(6)
+    known = torch.tensor([False, True, False, True, True, False]).expand(5, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network(VALUES, Order.raster(6)), own[1](own[0](VALUES, Order.raster(6)), sites).log_probs()
+        )
+        expected = other[1](other[0](VALUES, reverse), sites).log_probs()
+        torch.testing.assert_close(network(VALUES, reverse), expected)
+        seen = other[1](other[0].observe(VALUES, known), sites).log_probs()
+        torch.testing.assert_close(network.observe(VALUES, known), seen)
+        cache, last = network.start(5, reverse), None
+        for site in reversed(range(6)):
+            torch.testing.assert_close(network.step(cache, last), expected[:, site : site + 1])
+            last = VALUES[:, site : site + 1]
+    assert generator.any_order
+
+
+def test_joint_objectives_teach_both_parts() -> None:
+    generator = built(
+        Specialist((CausalConvolution(8, 1, 0.0), Categorical()), (MaskedConvolution(8, 1), Categorical()))
+    )
+    both = Jointly(InOrder(), MaskedLikelihood(withhold=1.0))
+    condition = Condition(torch.tensor([0, 1, 2, 0, 1]))
+    loss = both.loss(generator, VALUES, condition, Noise.of(0, 5), 0.5)
+    noise = Noise.of(0, 5)
+    first = InOrder().loss(generator, VALUES, condition, noise, 0.5)
+    torch.testing.assert_close(first, -generator.log_prob(VALUES, None, condition).mean())
+    second = MaskedLikelihood().loss(generator, VALUES, Condition(torch.full((5,), -1)), noise, 0.5)
+    torch.testing.assert_close(loss, (first + second) / 2)
+    loss.backward()
+    for part in (generator.network.raster, generator.network.other):
+        assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in part.parameters())

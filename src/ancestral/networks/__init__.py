@@ -8,6 +8,7 @@ from ancestral.networks.masked_convolution import MaskedConvolution
 from ancestral.networks.masked_dense import MADE, NADE, DeepNADE
 from ancestral.networks.mixtures import ClassMixture, Ensemble
 from ancestral.networks.recurrent import Mamba, Recurrent
+from ancestral.networks.specialist import Specialist
 from ancestral.networks.transformer import CausalTransformer, MaskedTransformer, QueryTransformer
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "QueryTransformer",
     "Recurrent",
     "SequenceNetwork",
+    "Specialist",
 ]

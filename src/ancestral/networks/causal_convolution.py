@@ -67,9 +67,9 @@ class _Layer(nn.Module):
         return x + self.out(F.dropout(F.gelu(value) * torch.sigmoid(gate), self.dropout, self.training))
 
     def mixed(self, seen: Tensor, x: Tensor, sites: Tensor) -> Tensor:
-        """The map between sites, from ``seen [B, N, D]``, which holds :attr:`take` of the normed inputs."""
+        """The map between sites, from :attr:`take` of the normed inputs of the first M sites, ``seen [B, M, D]``."""
         parts = seen.unflatten(-1, (self.groups, -1))
-        weight = (self.mix * self.before)[:, sites]
+        weight = (self.mix[:, sites] * self.before[sites])[..., : seen.shape[1]]
         y = torch.einsum("gsn,bngd->bsgd", weight, parts).flatten(2)
         return x + self.give(F.dropout(y, self.dropout, self.training))
 
@@ -168,7 +168,7 @@ class CausalConvolution(Network):
             x = layer.window(window, x, told, sites)
             if layer.groups:
                 mix[:, sites] = layer.take(layer.mix_norm(x))
-                x = layer.mixed(mix[:, : self.space.n], x, sites)
+                x = layer.mixed(mix[:, : k + 1], x, sites)
         cache.next += 1
         return self.last(x[:, -1:])
 
