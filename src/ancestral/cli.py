@@ -1,4 +1,4 @@
-"""The command line: ``ancestral fit | sample | score | complete | compress | decompress | ...``.
+"""The command line: ``ancestral fit | sample | score | complete | compress | decompress | report | ...``.
 
 Nothing heavy is imported before a command needs it, so that help comes at once.
 """
@@ -17,6 +17,7 @@ import tyro
 
 from ancestral.commands.drawing import complete, sample
 from ancestral.commands.models import check, fit, info, quickstart, recipes
+from ancestral.commands.reporting import report
 from ancestral.commands.scoring import compress, decompress, score
 from ancestral.errors import AncestralError
 
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "complete": complete,
     "compress": compress,
     "decompress": decompress,
+    "report": report,
     "recipes": recipes,
     "check": check,
     "quickstart": quickstart,
@@ -56,6 +58,7 @@ EXAMPLES = {
   ancestral complete novel.ancestral beginning.txt --length 500""",
     "compress": "  ancestral compress digits.ancestral test.npz --out test.anc --verify",
     "decompress": "  ancestral decompress digits.ancestral test.anc --out test.npz",
+    "report": "  ancestral report adult.ancestral test.csv --training train.csv --out report.html",
     "recipes": """\
   ancestral recipes --modality image
   ancestral recipes --search "random order"

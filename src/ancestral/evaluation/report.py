@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ancestral.evaluation.page import colour, document, figures, pairs, ticks
 from ancestral.evaluation.pictures import inline, png
 
 
@@ -57,68 +57,12 @@ class Report:
     commands: list[tuple[str, str]] = field(default_factory=list)
 
 
-_STYLE = """
-:root { color-scheme: light dark; --paper:#fbfaf7; --ink:#1d1c1a; --soft:#6a675f; --line:#dcd8cf; --tint:#f1eee7;
-  --accent:#1f5fa8; --second:#c2571a; --flip:0; --edge:#dcd8cf; }
-@media (prefers-color-scheme: dark) { :root { --paper:#161718; --ink:#e9e6df; --soft:#a09c92; --line:#35373a;
-  --tint:#1f2123; --accent:#77aee8; --second:#eb9a5f; --flip:1; --edge:#c4c2be; } }
-* { box-sizing:border-box; }
-body { margin:0; background:var(--paper); color:var(--ink); line-height:1.55;
-  font-family: Charter, "Bitstream Charter", "Iowan Old Style", Georgia, serif; font-size:17px; }
-main { max-width:54rem; margin:0 auto; padding:3rem 1.25rem 5rem; }
-h1 { font-size:2.1rem; line-height:1.15; margin:0 0 .6rem; font-weight:600; letter-spacing:-.01em; }
-h2 { font-size:1.3rem; margin:3.2rem 0 .5rem; padding-top:1rem; border-top:1px solid var(--line); font-weight:600; }
-p { margin:.5rem 0 1rem; max-width:42rem; } .lead { font-size:1.1rem; }
-.soft, figcaption, th, .note { color:var(--soft); } figcaption, .note { font-size:.86rem; }
-figure { margin:1.2rem 0; } figcaption { margin-top:.5rem; max-width:42rem; }
-.sans, table, svg text, .figures { font-family: ui-sans-serif, system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-.figures { display:grid; grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr)); gap:1rem; margin:2rem 0 0; }
-.figures div { border-top:3px solid var(--accent); padding-top:.6rem; }
-.figures b { display:block; font-size:1.75rem; font-weight:600; line-height:1.2; font-variant-numeric:tabular-nums; }
-.figures span { font-size:.84rem; color:var(--soft); }
-img.d { image-rendering:pixelated; filter:invert(var(--flip)); display:block; background:#fff; }
-.samples { display:grid; grid-template-columns:repeat(auto-fill,minmax(23rem,1fr)); gap:.55rem 2rem; }
-.samples div { display:flex; align-items:center; gap:.8rem; }
-.samples b { width:1.2rem; text-align:right; font-weight:600; }
-.samples img { width:calc(100% - 2rem); height:auto; border:1px solid var(--edge); }
-.scroll { overflow-x:auto; }
-table { border-collapse:collapse; font-size:.9rem; font-variant-numeric:tabular-nums; }
-th { text-align:left; font-weight:500; font-size:.82rem; }
-.fill td, .fill th { padding:.25rem .9rem .25rem 0; }
-.fill img { width:54px; height:54px; border:1px solid var(--edge); }
-.fill .draws img { display:inline-block; margin-right:6px; vertical-align:top; } .fill .draws { white-space:nowrap; }
-.fill img.hidden { background:repeating-linear-gradient(45deg,#fff 0 3px,#d2d2d2 3px 6px); }
-.rates { width:100%; } .rates td, .rates th { padding:.32rem .8rem .32rem 0; border-bottom:1px solid var(--line); }
-.rates th { white-space:nowrap; }
-.rates td.n { text-align:right; white-space:nowrap; } .rates td.bar { width:42%; padding-right:0; }
-.rates i { display:block; height:.95rem; background:var(--soft); opacity:.5; border-radius:1px; }
-.rates i.over { background:linear-gradient(90deg,var(--soft) 75%,transparent); }
-.rates tr.ours td { font-weight:600; } .rates tr.ours i { background:var(--accent); opacity:1; }
-.rates .note { display:block; font-weight:400; }
-.pairs td { padding:.3rem 1.6rem .3rem 0; border-bottom:1px solid var(--line); vertical-align:top; }
-.pairs.short td:last-child { white-space:nowrap; text-align:right; padding-right:0; } .pairs.short { width:100%; }
-.pairs td:first-child { color:var(--soft); white-space:nowrap; }
-pre { background:var(--tint); border:1px solid var(--line); border-radius:4px; padding:.8rem 1rem; overflow-x:auto;
-  font:14px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; margin:.3rem 0 1.2rem; }
-code { font:.88em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
-svg { display:block; width:100%; height:auto; } svg text { fill:var(--soft); font-size:12px; }
-svg .axis { stroke:var(--line); stroke-width:1; } svg path { fill:none; stroke-width:2; stroke-linejoin:round; }
-.two { display:grid; grid-template-columns:repeat(auto-fit,minmax(19rem,1fr)); gap:0 2.5rem; align-items:start; }
-.two h2 { margin-bottom:.5rem; }
-@media (max-width:34rem) { body { font-size:16px; } main { padding-top:1.8rem; } h1 { font-size:1.7rem; }
-  .samples { grid-template-columns:1fr; } .rates td.bar { width:24%; } .fill img { width:36px; height:36px; }
-  .pairs td:first-child { white-space:normal; } .rates td, .rates th { padding-right:.5rem; } }
-@media print { main { padding:0; } h2 { break-after:avoid; } figure { break-inside:avoid; } }
-"""
-
-
 def page(report: Report) -> str:
     """The whole page as HTML."""
-    figures = "".join(f"<div><b>{escape(n)}</b><span>{escape(c)}</span></div>" for n, c in report.figures)
     commands = "".join(f"<p>{escape(what)}</p><pre>{escape(lines)}</pre>" for what, lines in report.commands)
     parts = [
         f"<h1>{escape(report.title)}</h1><p class=lead>{escape(report.lead)}</p>",
-        f"<div class=figures>{figures}</div>",
+        figures(report.figures),
         "<h2>How many bits it takes</h2><p>The fewer bits per pixel, the better the model predicts images it has "
         "never seen. The model’s number is the negative base-2 logarithm of the probability it gives to the test "
         "set, and the size of the compressed file bears it out.</p>",
@@ -135,18 +79,13 @@ def page(report: Report) -> str:
         _heat(report.heat),
         "</section></div>",
         "<div class=two><section><h2>Model card</h2>",
-        _pairs(report.card),
+        pairs(report.card),
         "</section><section><h2>Time</h2>",
-        _pairs([(what, f"{seconds:.1f} s") for what, seconds in report.timings], "pairs short"),
+        pairs([(what, f"{seconds:.1f} s") for what, seconds in report.timings], "pairs short"),
         "</section></div>",
         f"<h2>What to do next with your own data</h2>{commands}",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return document(report.title, "".join(parts))
 
 
 def _strip(images: np.ndarray, levels: int) -> bytes:
@@ -209,22 +148,6 @@ def _rates(rates: list[tuple[str, float, str]]) -> str:
     return f"<table class=rates><tr><th>test set</th><th>bits per pixel</th><th></th></tr>{''.join(rows)}</table>"
 
 
-def _pairs(rows: Sequence[tuple[str, str]], kind: str = "pairs") -> str:
-    body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
-    return f'<table class="{kind}">{body}</table>'
-
-
-def _ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``."""
-    if not high > low:
-        return [low]
-    raw = (high - low) / count
-    step = 10.0 ** math.floor(math.log10(raw))
-    step *= next(f for f in (1, 2, 5, 10) if f * step >= raw)
-    first = math.ceil(low / step - 1e-9)
-    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
 def _curve(report: Report) -> str:
     """Training and validation rates over the steps as an SVG."""
     series = {
@@ -248,11 +171,11 @@ def _curve(report: Report) -> str:
         )
 
     parts = []
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         _, y = at(0, tick)
         parts.append(f'<line class=axis x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
-    for tick in _ticks(0, last, 4):
+    for tick in ticks(0, last, 4):
         x, _ = at(tick, low)
         parts.append(f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle">{tick:g}</text>')
     parts.append(f'<text x="{width - right}" y="{height - 4}" text-anchor="end">step</text>')
@@ -265,33 +188,24 @@ def _curve(report: Report) -> str:
             f"{escape(name)}</text>"
         )
     legend = left
-    for (title, line), colour in zip(series.items(), ("var(--accent)", "var(--second)")):
+    for (title, line), stroke in zip(series.items(), ("var(--accent)", "var(--second)")):
         if not line:
             continue
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in (at(*p) for p in line))
-        parts.append(f'<path d="{path}" stroke="{colour}"/>')
+        parts.append(f'<path d="{path}" stroke="{stroke}"/>')
         for step, value in line if title == "validation" else ():
             x, y = at(step, value)
             parts.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>step {step}: '
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{stroke}"><title>step {step}: '
                 f"{value:.4f}</title></circle>"
             )
-        parts.append(f'<rect x="{legend}" y="7" width="12" height="4" fill="{colour}"/>')
+        parts.append(f'<rect x="{legend}" y="7" width="12" height="4" fill="{stroke}"/>')
         parts.append(f'<text x="{legend + 17}" y="14">{title}</text>')
         legend += 95
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="learning curve">{"".join(parts)}</svg>'
         f"<figcaption>{escape(report.curve_note)}</figcaption></figure>"
     )
-
-
-def _colour(share: float) -> tuple[str, str]:
-    """Background from pale to deep blue for a share in [0, 1], and the colour of text on it."""
-    stops = np.array([[0xEE, 0xF3, 0xF8], [0x8F, 0xB9, 0xDF], [0x2A, 0x6F, 0xB5], [0x0B, 0x2A, 0x55]], float)
-    place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
-    i = min(int(place), len(stops) - 2)
-    red, green, blue = stops[i] + (stops[i + 1] - stops[i]) * (place - i)
-    return f"rgb({red:.0f},{green:.0f},{blue:.0f})", "#fff" if share > 0.5 else "#1d2a3a"
 
 
 def _heat(bits: np.ndarray) -> str:
@@ -303,7 +217,7 @@ def _heat(bits: np.ndarray) -> str:
     parts = []
     for i in range(rows):
         for j in range(columns):
-            fill, text = _colour(float(bits[i, j]) / most)
+            fill, text = colour(float(bits[i, j]) / most)
             x, y = j * cell, top + i * cell
             parts.append(
                 f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" fill="{fill}">'
@@ -317,7 +231,7 @@ def _heat(bits: np.ndarray) -> str:
     width, base = columns * cell - 1, rows * cell + 14
     steps = 48
     for k in range(steps):
-        fill, _ = _colour(k / (steps - 1))
+        fill, _ = colour(k / (steps - 1))
         parts.append(
             f'<rect x="{k * width / steps:.2f}" y="{base}" width="{width / steps + 0.4:.2f}" height="10" '
             f'fill="{fill}"/>'
