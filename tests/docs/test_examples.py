@@ -76,6 +76,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: np.ndarray) ->
     sex = np.where(random.random(80) < 0.5, "Female", "Male")
     people = pd.DataFrame({"sex": sex, "age": random.integers(20, 40, 80), "job": random.choice(["clerk", "cook"], 80)})
     people.to_csv(tmp_path / "adult.csv", index=False)
+    people[::2].to_csv(tmp_path / "test.csv", index=False)
     people[:4].assign(age=[None, 20.0, 21.0, None], job=None).to_csv(tmp_path / "gaps.csv", index=False)
     (tmp_path / "novel.txt").write_text("It was a dark and stormy night; the rain fell in torrents. " * 60)
     (tmp_path / "beginning.txt").write_text("It was a")
