@@ -63,6 +63,15 @@ class Generator(nn.Module):
         self.head.build(space, self.network.width)
         return self
 
+    def prepare(self, values: Tensor) -> None:
+        """Let the parts look at the training values, ``[n, N, *event]``, before training."""
+        self.network.prepare(values)
+        self.head.prepare(values)
+
+    def finish(self) -> None:
+        """Let the parts settle what training values are no longer needed for."""
+        self.network.finish()
+
     @property
     def any_order(self) -> bool:
         """Whether the model was trained for any order, so that it can be conditioned on any subset of sites."""

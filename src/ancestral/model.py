@@ -155,12 +155,15 @@ class Model:
         self.build(seed=seed)
         source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
         config = train_config({**self.training, **options}, seed, validated=held_source is not None)
+        if isinstance(source, Items):
+            self.generator.prepare(source.tensors["values"])
         self.generator.train()
         try:
             trainee = Trainee(self.generator)
             self.history = train(trainee, source, config, validation=held_source, callbacks=callbacks)
         finally:
             self.generator.eval()
+            self.generator.finish()
         return self
 
     # -- verbs

@@ -380,7 +380,13 @@ class RandomOrders(OrderPolicy):
             chance *= min(1.0, max(0.0, (end - progress) / max(end - begin, 1e-9)))
         if chance <= 0.0:
             return self.fixed.to(uniforms.device)
-        drawn = torch.argsort(uniforms[:, 1:], -1)
+        keys = uniforms[:, 1:]
+        if self.space.groups:
+            keys = keys.clone()
+            for group in self.space.groups:  # ties are broken by the sequence within the group
+                steps = torch.arange(len(group), device=keys.device, dtype=keys.dtype)
+                keys[:, list(group)] = keys[:, group[0], None] + 1e-12 * steps
+        drawn = torch.argsort(torch.argsort(keys, -1), -1) if self.space.groups else torch.argsort(keys, -1)
         if chance >= 1.0:
             return Order(drawn)
         permuted = uniforms[:, :1] < chance

@@ -11,6 +11,21 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Lexicon:
+    """A column whose values are listed: one coarse site, the entry in the list of that coarse value, digits.
+
+    Attributes:
+        sites: ``(coarse, entry, *digits)``.
+        counted: entries and digits mean nothing by themselves, so that their distribution given the coarse value
+            is counted rather than learned. The last entry then means "not listed": the digits spell the value; those
+            of a listed value are 0.
+    """
+
+    sites: tuple[int, ...]
+    counted: bool = False
+
+
+@dataclass(frozen=True)
 class Space:
     """The set of all values tensors ``[B, N, *event]`` that a model is a distribution over.
 
@@ -25,6 +40,8 @@ class Space:
         site: size of a real vector per site that the model may be conditioned on.
         coords: position of every site, N rows; by default the index along every axis of ``shape``.
         ordinal: neighbouring categories are alike (grey levels), so that mixtures of logistics make sense.
+        groups: sites that make sense in this sequence only (the digits of a number), which random orders keep.
+        lexicons: columns with listed values.
     """
 
     shape: tuple[int, ...]
@@ -36,6 +53,8 @@ class Space:
     site: int = 0
     coords: tuple[tuple[float, ...], ...] | None = None
     ordinal: bool = False
+    groups: tuple[tuple[int, ...], ...] = ()
+    lexicons: tuple[Lexicon, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.sizes, tuple) and len(self.sizes) != self.n:
@@ -102,6 +121,10 @@ class Space:
             content["sizes"] = tuple(content["sizes"])
         if content.get("coords") is not None:
             content["coords"] = tuple(tuple(row) for row in content["coords"])
+        content["groups"] = tuple(tuple(group) for group in content.get("groups", ()))
+        content["lexicons"] = tuple(
+            Lexicon(tuple(lexicon["sites"]), lexicon["counted"]) for lexicon in content.get("lexicons", ())
+        )
         return cls(**content)
 
 

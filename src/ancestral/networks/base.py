@@ -62,6 +62,12 @@ class Network(nn.Module):
         """Create the parameters for ``space``; returns self."""
         raise NotImplementedError("a network defines build")
 
+    def prepare(self, values: Tensor) -> None:
+        """Look at the training values, int ``[n, N]``, before training; called again when training is resumed."""
+
+    def finish(self) -> None:
+        """Settle what the training values are no longer needed for; called when training is over."""
+
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
         """Features of all sites, float32 ``[B, N, D]`` in site order; ``[:, i]`` sees only lower ranks.
 

@@ -1,0 +1,172 @@
+"""Categories whose number differs from site to site, without padding; counted tables for listed values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ancestral.heads.base import Finite, Head
+from ancestral.space import Space
+
+DIGIT_PRIORS = tuple(2.0**k for k in range(-6, 11))
+"""Pseudo-counts per symbol among which the evidence chooses."""
+
+
+class Ragged(Finite):
+    """Lazy logits of several sites; scoring never pads them to the largest size."""
+
+    def __init__(self, head: RaggedCategorical, features: Tensor, sites: Tensor):
+        self._head, self._features, self._sites = head, features, sites
+        self._logits: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:  # type: ignore[override]
+        """``[B, S, K]`` with -inf beyond a site's size."""
+        if self._logits is None:
+            self._logits = self._head.padded(self._features, self._sites)
+        return self._logits
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        each = [
+            -F.cross_entropy(self._head.site_logits(self._features[:, i], site), values[:, i], reduction="none")
+            for i, site in enumerate(self._sites.tolist())
+        ]
+        return torch.stack(each, 1)
+
+
+class RaggedCategorical(Head):
+    """A linear map of exact size for every site.
+
+    Sites of counted lexicons (:class:`ancestral.space.Lexicon`) have no map but counts of the training values
+    given the coarse one: entries by absolute discounting, whose discount ``n1 / (n1 + 2 n2)`` goes to "not listed"
+    (Ney, Essen and Kneser 1994, "On structuring probabilistic dependences in stochastic language modelling"); digits
+    of unlisted values by Dirichlet smoothing of the distinct values' digits, its strength chosen by the evidence.
+    The network tells them the coarse value in the first two features, see
+    :class:`ancestral.networks.columns.ColumnNetwork`.
+    """
+
+    def build(self, space: Space, width: int) -> RaggedCategorical:
+        if not space.discrete or space.event:
+            raise ValueError("a categorical head needs one category per site; use Nested for several per site")
+        self.space = space
+        self._sizes = space.site_sizes().tolist()
+        self.weight = nn.Parameter(torch.randn(sum(self._sizes), width) * (0.3 / math.sqrt(width)))
+        self.bias = nn.Parameter(torch.zeros(sum(self._sizes)))
+        self._counted: dict[int, tuple[int, bool]] = {}  # site -> its coarse site, whether it is the entry
+        for lexicon in space.lexicons:
+            if lexicon.counted:
+                coarse = lexicon.sites[0]
+                for place, site in enumerate(lexicon.sites[1:]):
+                    self._counted[site] = (coarse, place == 0)
+                    table = torch.zeros(self._sizes[coarse] + 1, self._sizes[site]).log_softmax(-1)
+                    self.register_buffer(f"table{site}", table)
+                    if place:  # whether the entry is "not listed", for digits that are asked for before it
+                        self.register_buffer(f"listed{site}", torch.full((self._sizes[coarse] + 1,), 0.5))
+        return self
+
+    def prepare(self, values: Tensor) -> None:
+        """Start from the marginal distributions of ``values``, int ``[n, N]``, and count the listed ones."""
+        start = 0
+        with torch.no_grad():
+            for site, size in enumerate(self._sizes):
+                counts = torch.bincount(values[:, site].long(), minlength=size).float() + 0.1
+                self.bias[start : start + size] = torch.log(counts / counts.sum()).to(self.bias.device)
+                start += size
+        for lexicon in self.space.lexicons:
+            if lexicon.counted:
+                self._count(values, lexicon.sites)
+
+    def _count(self, values: Tensor, sites: tuple[int, ...]) -> None:
+        coarse, entry, *digits = sites
+        bins, entries = self._sizes[coarse], self._sizes[entry]
+        columns = {site: values[:, site].long() for site in sites}
+        counts = torch.zeros(bins, entries, dtype=torch.float64)
+        counts.view(-1).scatter_add_(
+            0, columns[coarse] * entries + columns[entry], torch.ones(len(values), dtype=torch.float64)
+        )
+        once, twice = int((counts[:, :-1] == 1).sum()), int((counts[:, :-1] == 2).sum())
+        discount = once / (once + 2 * twice) if once else 0.0
+        table = (counts - discount * (counts > 0)).clamp(min=0)
+        table[:, -1] = counts[:, -1] + discount * (counts[:, :-1] > 0).sum(1)
+        # A coarse value without digits has the one entry 0, which nobody need doubt.
+        table[(counts[:, 1:] == 0).all(1), :] = 0
+        table[(counts[:, 1:] == 0).all(1), 0] = 1
+        table = torch.cat([table, table.sum(0, keepdim=True)])
+        self._set(f"table{entry}", table)
+        unlisted = table[:, -1] / table.sum(1)
+        listed = torch.unique(torch.stack([columns[site] for site in sites], 1), dim=0)
+        for site in digits:
+            size = self._sizes[site]
+            rows = listed[listed[:, 1] == entries - 1]
+            seen = torch.zeros(bins, size, dtype=torch.float64)
+            if len(rows):
+                place = rows[:, 0] * size + rows[:, sites.index(site)]
+                seen.view(-1).scatter_add_(0, place, torch.ones(len(rows), dtype=torch.float64))
+            seen = torch.cat([seen, seen.sum(0, keepdim=True)])
+            self._set(f"table{site}", seen + evidence_prior(seen[:-1]))
+            getattr(self, f"listed{site}").copy_(1 - unlisted)
+
+    def _set(self, name: str, weights: Tensor) -> None:
+        getattr(self, name).copy_(torch.log(weights / weights.sum(-1, keepdim=True)))
+
+    def site_logits(self, features: Tensor, site: int) -> Tensor:
+        """Logits ``[B, K]`` of one site from features ``[B, D]``."""
+        if site in self._counted:
+            return self._lookup(features, site)
+        start = sum(self._sizes[:site])
+        rows = slice(start, start + self._sizes[site])
+        return F.linear(features, self.weight[rows], self.bias[rows])
+
+    def _lookup(self, features: Tensor, site: int) -> Tensor:
+        coarse, is_entry = self._counted[site]
+        row = features[:, 0].round().long()
+        row = torch.where(row < 0, self._sizes[coarse], row)
+        logits = getattr(self, f"table{site}")[row]
+        if is_entry:
+            return logits
+        zero = torch.full_like(logits[:1], float("-inf"))
+        zero[0, 0] = 0.0
+        share = getattr(self, f"listed{site}")[row][:, None]
+        unsure = torch.logaddexp(torch.log(share) + zero, torch.log1p(-share) + logits)
+        state = features[:, 1, None].round()
+        return torch.where(state == 1, zero, torch.where(state == 2, logits, unsure))
+
+    def padded(self, features: Tensor, sites: Tensor) -> Tensor:
+        """Logits ``[B, S, K]`` of ``sites`` ``[S]`` or ``[B, S]``, K the largest size among them."""
+        found = torch.unique(sites).tolist()
+        most = max(self._sizes[site] for site in found)
+        out = features.new_full((*features.shape[:2], most), float("-inf"))
+        if sites.dim() == 1:
+            for i, site in enumerate(sites.tolist()):
+                out[:, i, : self._sizes[site]] = self.site_logits(features[:, i], site)
+            return out
+        for site in found:
+            here = sites == site
+            logits = self.site_logits(features[here], site)
+            out[here] = F.pad(logits, (0, most - logits.shape[1]), value=float("-inf"))
+        return out
+
+    def forward(self, features: Tensor, sites: Tensor) -> Finite:
+        if sites.dim() == 2:
+            return Finite(self.padded(features, sites))
+        if len(sites) == 1:
+            return Finite(self.site_logits(features[:, 0], int(sites[0]))[:, None])
+        return Ragged(self, features, sites)
+
+
+def evidence_prior(counts: Tensor) -> float:
+    """The pseudo-count per symbol under which rows of counts ``[M, K]`` are most probable (Dirichlet-multinomial)."""
+    rows = counts[counts.sum(1) > 0]
+    if len(rows) == 0:
+        return 1.0
+    best, most = 1.0, -math.inf
+    for prior in DIGIT_PRIORS:
+        total = prior * rows.shape[1]
+        each = torch.lgamma(torch.tensor(total)) - torch.lgamma(rows.sum(1) + total)
+        evidence = float(each.sum() + (torch.lgamma(rows + prior) - math.lgamma(prior)).sum())
+        if evidence > most:
+            best, most = prior, evidence
+    return best

@@ -1,0 +1,231 @@
+"""A small network for tables: one running sum of what is known, and layers of its own for every column."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding, take
+from ancestral.order import Order
+from ancestral.space import Condition, Lexicon, Space
+
+
+class Profile(nn.Module):
+    """What the training rows that share a listed value have in common.
+
+    A value that occurs a few times among thousands is too rare for an embedding of its own. Its vector is the mean,
+    over up to ``neighbours`` training rows that have it, of learned embeddings of their other cells. In training
+    the row itself is left out of its own neighbours. Once training is over (:meth:`finish`), the vectors are a
+    table and the rows are forgotten.
+
+    Args:
+        space: sites and values.
+        lexicon: the column with the listed values.
+        width: of the vectors.
+        neighbours: most rows that a vector is the mean of.
+        speaks: float ``[N]``, 1 for the sites whose values mean something by themselves.
+    """
+
+    def __init__(self, space: Space, lexicon: Lexicon, width: int, neighbours: int, speaks: Tensor):
+        super().__init__()
+        self.coarse, self.entry = lexicon.sites[:2]
+        sizes = space.site_sizes()
+        self.entries = int(sizes[self.entry])
+        self.slots = int(sizes[self.coarse]) * self.entries
+        self.neighbours = neighbours
+        self.embed = ValueEmbedding(space, width)
+        nn.init.normal_(self.embed.table.weight, std=0.15)
+        self.count = nn.Embedding(neighbours + 1, width)
+        nn.init.normal_(self.count.weight, std=0.1)
+        self.table: Tensor
+        self.register_buffer("table", torch.zeros(self.slots, width))
+        self.speaks: Tensor
+        self.register_buffer("speaks", speaks, persistent=False)
+        self._members: Tensor | None = None
+        self._counts: Tensor | None = None
+
+    def prepare(self, values: Tensor) -> None:
+        """Remember up to ``neighbours + 1`` rows of every listed value, out of int ``[n, N]``."""
+        slot = values[:, self.coarse].long() * self.entries + values[:, self.entry].long()
+        order = torch.argsort(slot, stable=True)
+        counts = torch.bincount(slot, minlength=self.slots)
+        place = torch.arange(len(slot)) - (counts.cumsum(0) - counts)[slot[order]]
+        kept = place <= self.neighbours
+        dtype = torch.uint8 if int(values.max()) < 256 else torch.int32
+        members = torch.zeros(self.slots, self.neighbours + 1, values.shape[1], dtype=dtype)
+        members[slot[order][kept], place[kept]] = values[order[kept]].to(dtype)
+        self._members, self._counts = members, counts.clamp(max=self.neighbours + 1)
+
+    def finish(self) -> None:
+        """Write down all vectors and forget the rows."""
+        if self._members is None:
+            return
+        with torch.no_grad():
+            for part in torch.arange(self.slots).split(4096):
+                self.table[part] = self._vectors(part.to(self.table.device), None)
+        self._members = self._counts = None
+
+    def slot(self, values: Tensor) -> Tensor:
+        """Number of the listed value, int64 ``[B]``, of ``values`` ``[B, N]``."""
+        return values[:, self.coarse] * self.entries + values[:, self.entry]
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Vectors float32 ``[B, width]`` of the listed values of ``values`` ``[B, N]``."""
+        if self._members is None:
+            return self.table[self.slot(values)]
+        return self._vectors(self.slot(values), values if self.training else None)
+
+    def _vectors(self, slots: Tensor, own: Tensor | None) -> Tensor:
+        assert self._members is not None and self._counts is not None
+        at = slots.cpu()
+        rows = self._members[at].to(slots.device, torch.int64)  # [B, R + 1, N]
+        valid = torch.arange(self.neighbours + 1) < self._counts[at][:, None]
+        valid = valid.to(slots.device)
+        if own is not None:  # leave out the row itself: the first that equals it
+            same = (rows == own[:, None]).all(-1) & valid
+            valid = valid & ~(same & (same.cumsum(1) == 1))
+        # No more rows in training than afterwards.
+        valid = valid & (valid.cumsum(1) <= self.neighbours)
+        batch, most, n = rows.shape
+        embedded = self.embed(rows.view(batch * most, n), torch.arange(n, device=rows.device))
+        each = torch.einsum("bnd,n->bd", embedded, self.speaks).view(batch, most, -1)
+        many = valid.sum(1)
+        return (each * valid[..., None]).sum(1) / many.clamp(min=1)[:, None] + self.count(many)
+
+
+class ColumnNetwork(Network):
+    """Per-column layers on a shared running sum, for any order of the columns.
+
+    Before a column is drawn, the vectors of the known cells are summed; the sum goes through layers that belong to
+    that column alone (TabularARGN: Tiwald et al. 2025, arXiv:2501.12012, has such layers on the concatenated
+    embeddings). A sum needs no memory of the past and is the same for any order, as in NADE
+    (Uria et al. 2016, arXiv:1605.02226). Cells of columns with listed values (:class:`ancestral.space.Lexicon`)
+    enter as a :class:`Profile`.
+
+    The first two features of a counted site tell its head the coarse value (-1: unknown) and whether the value is
+    listed (1), spelled out (2), or unknown (0).
+
+    Args:
+        width: features D.
+        sums: size of the running sum.
+        depth: residual layers per column.
+        dropout: share of units dropped in training.
+        neighbours: most rows behind a profile.
+    """
+
+    def __init__(self, width: int = 64, sums: int = 96, depth: int = 1, dropout: float = 0.1, neighbours: int = 4):
+        super().__init__()
+        self.width, self.sums, self.depth, self.dropout, self.neighbours = width, sums, depth, dropout, neighbours
+
+    def build(self, space: Space) -> ColumnNetwork:
+        if not space.discrete or space.event:
+            raise ValueError("a network of columns needs one category per site; quantise the values first")
+        self.space = space
+        n, sums, width = space.n, self.sums, self.width
+        self.embed = ValueEmbedding(space, sums)
+        nn.init.normal_(self.embed.table.weight, std=0.15)
+        self.told = ConditionEmbedding(space, sums)
+        self.known = nn.Parameter(torch.randn(n, sums) * 0.05)
+        self.place = nn.Parameter(torch.zeros(n, sums))
+        self.enter = nn.Parameter(torch.randn(n, sums, width) / math.sqrt(sums))
+        self.enter_bias = nn.Parameter(torch.zeros(n, width))
+        self.inner = nn.ParameterList(torch.randn(n, width, width) / math.sqrt(width) for _ in range(self.depth))
+        self.inner_bias = nn.ParameterList(torch.zeros(n, width) for _ in range(self.depth))
+        speaks = torch.ones(n)
+        for lexicon in space.lexicons:
+            if lexicon.counted:
+                speaks[list(lexicon.sites[1:])] = 0
+        self.speaks: Tensor
+        self.register_buffer("speaks", speaks, persistent=False)
+        self.profiles = nn.ModuleList(
+            Profile(space, lexicon, sums, self.neighbours, speaks) for lexicon in space.lexicons
+        )
+        return self
+
+    def prepare(self, values: Tensor) -> None:
+        for profile in self.profiles:
+            profile.prepare(values)  # type: ignore[operator]
+
+    def finish(self) -> None:
+        for profile in self.profiles:
+            profile.finish()  # type: ignore[operator]
+
+    def contributions(self, values: Tensor, sites: Tensor) -> Tensor:
+        """Vectors of known cells ``[B, S]`` at ``sites``: float32 ``[B, S, sums]``."""
+        return (self.embed(values, sites) + self.known[sites]) * self.speaks[sites][..., None]
+
+    def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
+        sites = torch.arange(self.space.n, device=values.device)
+        each, rank = self.contributions(values, sites), order.rank.to(values.device)
+        for profile, lexicon in zip(self.profiles, self.space.lexicons):
+            # A value is known once both its sites are.
+            each = torch.cat([each, profile(values)[:, None]], 1)
+            rank = torch.cat([rank, rank[..., list(lexicon.sites[:2])].amax(-1, keepdim=True)], -1)
+        before = (rank[..., None, :] < rank[..., : self.space.n, None]).to(each.dtype)
+        total = before @ each + self.told(condition, sites, values.shape[0])
+        return self._tell(self._layers(total, sites), sites, values, rank[..., : self.space.n])
+
+    def step(self, cache: Cache, last: Tensor | None = None) -> Tensor:
+        order, k = cache.order, cache.next
+        self.record(cache, last)
+        rank = order.rank.to(cache.values.device)
+        if cache.state is None:
+            cache.state = torch.zeros(cache.batch, 1, self.sums, device=self.place.device)
+            seen, since = order.permutation[..., : order.starts[k]], 0
+        else:
+            seen, since = order.sets[k - 1], k - 1
+        if seen.shape[-1]:
+            cache.state = cache.state + self.contributions(take(cache.values, seen), seen).sum(1, keepdim=True)
+        for profile, lexicon in zip(self.profiles, self.space.lexicons):
+            complete = rank[..., list(lexicon.sites[:2])].amax(-1)
+            new = (complete >= since) & (complete < k)
+            if bool(new.any()):
+                added = profile(cache.values)
+                cache.state = cache.state + (added if new.dim() == 0 else added * new[:, None])[:, None]
+        cache.next += 1
+        sites = order.sets[k]
+        total = cache.state + self.told(cache.condition, sites, cache.batch)
+        known = torch.where(rank < k, rank, k)
+        return self._tell(
+            self._layers(total.expand(-1, sites.shape[-1], -1), sites), sites, cache.values, known
+        )
+
+    def _layers(self, total: Tensor, sites: Tensor) -> Tensor:
+        """Features ``[B, S, D]`` of target ``sites`` from sums ``[B, S, sums]``."""
+        if sites.dim() == 2:  # every item asks for columns of its own
+            out = total.new_zeros(*sites.shape, self.width)
+            for site in torch.unique(sites).tolist():
+                here = sites == site
+                out[here] = self._layers(total[here][:, None], torch.tensor([site], device=sites.device))[:, 0]
+            return out
+        every = len(sites) == self.space.n  # asked for in full: no copies of the weights
+        own = [p if every else p[sites] for p in (self.enter, self.enter_bias, *self.inner, *self.inner_bias)]
+        x = F.silu(total + self.place[sites]).transpose(0, 1)
+        x = F.dropout(x, self.dropout, self.training)
+        x = F.silu(torch.baddbmm(own[1][:, None], x, own[0]))
+        for weight, bias in zip(own[2 : 2 + self.depth], own[2 + self.depth :]):
+            x = x + F.silu(torch.baddbmm(bias[:, None], F.dropout(x, self.dropout, self.training), weight))
+        return x.transpose(0, 1)
+
+    def _tell(self, features: Tensor, sites: Tensor, values: Tensor, rank: Tensor) -> Tensor:
+        """Features with the first two replaced at counted sites by what their heads look up."""
+        for lexicon in self.space.lexicons:
+            if not lexicon.counted:
+                continue
+            coarse, entry = lexicon.sites[:2]
+            unlisted = self.space.site_sizes()[entry] - 1
+            for site in lexicon.sites[1:]:
+                here = sites == site
+                if not bool(here.any()):
+                    continue
+                base = torch.where(rank[..., coarse] < rank[..., site], values[:, coarse], -1)
+                state = torch.where(values[:, entry] == unlisted, 2, 1)
+                state = torch.where(rank[..., entry] < rank[..., site], state, 0)
+                told = torch.stack([base, state], -1).to(features.dtype)[:, None]
+                mark = here.reshape(-1, here.shape[-1], 1)
+                first = torch.where(mark, told.expand(-1, features.shape[1], -1), features[..., :2])
+                features = torch.cat([first, features[..., 2:]], -1)
+        return features
