@@ -14,7 +14,7 @@ from ancestral.recipes.registry import find
 
 DEFAULTS = {
     "images": "conv-nade",
-    "table": "any-order",
+    "table": "tabular-argn",
     "sequences": "any-order",
     "text": "gpt",
     "bytes": "gpt",

@@ -159,6 +159,22 @@ def disk_sources(
     return source, Items(values=rest) if len(rest) else None
 
 
+MOST_PREPARED = 2_000_000
+"""Most rows that the parts of a model look at before training."""
+
+
+def prepare(generator: Generator, source: Any, held: Any) -> None:
+    """Let the generator's parts look at the values; a stream's windows have none to look at."""
+    if isinstance(source, Items | DiskItems):
+        generator.prepare(_values(source, generator.space), _values(held, generator.space))
+
+
+def _values(source: Any, space: Space) -> Tensor:
+    rows = torch.arange(0 if source is None else min(len(source), MOST_PREPARED))
+    parts = [compact(source.batch(part)["values"], space) for part in rows.split(65536) if len(part)]
+    return torch.cat(parts) if parts else compact(torch.zeros(0, space.n, *space.event, dtype=torch.int64), space)
+
+
 def compact(values: Tensor, space: Space) -> Tensor:
     """Small categories in small integers, to hold large data in memory."""
     if not space.discrete:

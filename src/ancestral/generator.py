@@ -63,14 +63,14 @@ class Generator(nn.Module):
         self.head.build(space, self.network.width)
         return self
 
-    def prepare(self, values: Tensor) -> None:
-        """Let the parts look at the training values, ``[n, N, *event]``, before training."""
-        self.network.prepare(values)
-        self.head.prepare(values)
+    def prepare(self, values: Tensor, held: Tensor) -> None:
+        """Let the parts look at the training values and those held out, ``[n, N, *event]``, before training."""
+        self.network.prepare(values, held)
+        self.head.prepare(values, held)
 
-    def finish(self) -> None:
+    def settle(self) -> None:
         """Let the parts settle what training values are no longer needed for."""
-        self.network.finish()
+        self.network.settle()
 
     @property
     def any_order(self) -> bool:

@@ -16,7 +16,7 @@ from ancestral.decoding.complete import Completion, complete_values
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
 from ancestral.decoding.scoring import score_values
 from ancestral.errors import DataError, UnsupportedError
-from ancestral.fitting import Trainee, check_options, held_share, sources, train_config
+from ancestral.fitting import Trainee, check_options, held_share, prepare, sources, train_config
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
 from ancestral.inputs import class_labels, item_labels, order_for, split_gaps
@@ -155,15 +155,14 @@ class Model:
         self.build(seed=seed)
         source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
         config = train_config({**self.training, **options}, seed, validated=held_source is not None)
-        if isinstance(source, Items):
-            self.generator.prepare(source.tensors["values"])
+        prepare(self.generator, source, held_source)
         self.generator.train()
         try:
             trainee = Trainee(self.generator)
             self.history = train(trainee, source, config, validation=held_source, callbacks=callbacks)
         finally:
             self.generator.eval()
-            self.generator.finish()
+            self.generator.settle()
         return self
 
     # -- verbs

@@ -95,8 +95,8 @@ class Head(nn.Module):
         """Create the parameters for ``space`` and features of size ``width``; returns self."""
         raise NotImplementedError("a head defines build")
 
-    def prepare(self, values: Tensor) -> None:
-        """Look at the training values, int ``[n, N]``, before training; called again when training is resumed."""
+    def prepare(self, values: Tensor, held: Tensor) -> None:
+        """As :meth:`ancestral.networks.base.Network.prepare`."""
 
     def forward(self, features: Tensor, sites: Tensor) -> Distribution:
         """The distribution at ``sites`` (``[S]`` or ``[B, S]``) from ``features`` ``[B, S, D]``."""

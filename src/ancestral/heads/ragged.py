@@ -13,6 +13,8 @@ from ancestral.space import Space
 
 DIGIT_PRIORS = tuple(2.0**k for k in range(-6, 11))
 """Pseudo-counts per symbol among which the evidence chooses."""
+UNFORESEEN = 1e-4
+"""Pseudo-count of entries that no list has."""
 
 
 class Ragged(Finite):
@@ -67,8 +69,11 @@ class RaggedCategorical(Head):
                         self.register_buffer(f"listed{site}", torch.full((self._sizes[coarse] + 1,), 0.5))
         return self
 
-    def prepare(self, values: Tensor) -> None:
-        """Start from the marginal distributions of ``values``, int ``[n, N]``, and count the listed ones."""
+    def prepare(self, values: Tensor, held: Tensor) -> None:
+        """Start from the marginal distributions of ``values``, int ``[n, N]``, and count the listed ones.
+
+        Listed values are counted in what is held out, too: the list has them all, and nothing is fitted to them.
+        """
         start = 0
         with torch.no_grad():
             for site, size in enumerate(self._sizes):
@@ -77,7 +82,7 @@ class RaggedCategorical(Head):
                 start += size
         for lexicon in self.space.lexicons:
             if lexicon.counted:
-                self._count(values, lexicon.sites)
+                self._count(torch.cat([values, held]), lexicon.sites)
 
     def _count(self, values: Tensor, sites: tuple[int, ...]) -> None:
         coarse, entry, *digits = sites
@@ -94,7 +99,7 @@ class RaggedCategorical(Head):
         # A coarse value without digits has the one entry 0, which nobody need doubt.
         table[(counts[:, 1:] == 0).all(1), :] = 0
         table[(counts[:, 1:] == 0).all(1), 0] = 1
-        table = torch.cat([table, table.sum(0, keepdim=True)])
+        table = torch.cat([table, table.sum(0, keepdim=True)]) + UNFORESEEN
         self._set(f"table{entry}", table)
         unlisted = table[:, -1] / table.sum(1)
         listed = torch.unique(torch.stack([columns[site] for site in sites], 1), dim=0)

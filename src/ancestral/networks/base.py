@@ -62,10 +62,13 @@ class Network(nn.Module):
         """Create the parameters for ``space``; returns self."""
         raise NotImplementedError("a network defines build")
 
-    def prepare(self, values: Tensor) -> None:
-        """Look at the training values, int ``[n, N]``, before training; called again when training is resumed."""
+    def prepare(self, values: Tensor, held: Tensor) -> None:
+        """Look at the training values ``[n, N, *event]`` before training, and before it is resumed.
 
-    def finish(self) -> None:
+        ``held`` are the values held out for validation: no gradient and no evaluation may profit from them.
+        """
+
+    def settle(self) -> None:
         """Settle what the training values are no longer needed for; called when training is over."""
 
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:

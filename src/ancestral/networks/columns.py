@@ -18,7 +18,7 @@ class Profile(nn.Module):
 
     A value that occurs a few times among thousands is too rare for an embedding of its own. Its vector is the mean,
     over up to ``neighbours`` training rows that have it, of learned embeddings of their other cells. In training
-    the row itself is left out of its own neighbours. Once training is over (:meth:`finish`), the vectors are a
+    the row itself is left out of its own neighbours. Once training is over (:meth:`settle`), the vectors are a
     table and the rows are forgotten.
 
     Args:
@@ -44,11 +44,19 @@ class Profile(nn.Module):
         self.register_buffer("table", torch.zeros(self.slots, width))
         self.speaks: Tensor
         self.register_buffer("speaks", speaks, persistent=False)
+        self._everything = torch.zeros(0, space.n, dtype=torch.uint8)
         self._members: Tensor | None = None
         self._counts: Tensor | None = None
 
-    def prepare(self, values: Tensor) -> None:
-        """Remember up to ``neighbours + 1`` rows of every listed value, out of int ``[n, N]``."""
+    def prepare(self, values: Tensor, held: Tensor) -> None:
+        """Remember up to ``neighbours + 1`` rows of every listed value, out of int ``[n, N]``.
+
+        Rows held out for validation become neighbours once training is over.
+        """
+        self._everything = torch.cat([values, held])
+        self._remember(values)
+
+    def _remember(self, values: Tensor) -> None:
         slot = values[:, self.coarse].long() * self.entries + values[:, self.entry].long()
         order = torch.argsort(slot, stable=True)
         counts = torch.bincount(slot, minlength=self.slots)
@@ -59,14 +67,16 @@ class Profile(nn.Module):
         members[slot[order][kept], place[kept]] = values[order[kept]].to(dtype)
         self._members, self._counts = members, counts.clamp(max=self.neighbours + 1)
 
-    def finish(self) -> None:
+    def settle(self) -> None:
         """Write down all vectors and forget the rows."""
         if self._members is None:
             return
+        self._remember(self._everything)
         with torch.no_grad():
             for part in torch.arange(self.slots).split(4096):
                 self.table[part] = self._vectors(part.to(self.table.device), None)
         self._members = self._counts = None
+        self._everything = self._everything[:0]
 
     def slot(self, values: Tensor) -> Tensor:
         """Number of the listed value, int64 ``[B]``, of ``values`` ``[B, N]``."""
@@ -145,13 +155,13 @@ class ColumnNetwork(Network):
         )
         return self
 
-    def prepare(self, values: Tensor) -> None:
+    def prepare(self, values: Tensor, held: Tensor) -> None:
         for profile in self.profiles:
-            profile.prepare(values)  # type: ignore[operator]
+            profile.prepare(values, held)  # type: ignore[operator]
 
-    def finish(self) -> None:
+    def settle(self) -> None:
         for profile in self.profiles:
-            profile.finish()  # type: ignore[operator]
+            profile.settle()  # type: ignore[operator]
 
     def contributions(self, values: Tensor, sites: Tensor) -> Tensor:
         """Vectors of known cells ``[B, S]`` at ``sites``: float32 ``[B, S, sums]``."""
@@ -189,9 +199,7 @@ class ColumnNetwork(Network):
         sites = order.sets[k]
         total = cache.state + self.told(cache.condition, sites, cache.batch)
         known = torch.where(rank < k, rank, k)
-        return self._tell(
-            self._layers(total.expand(-1, sites.shape[-1], -1), sites), sites, cache.values, known
-        )
+        return self._tell(self._layers(total.expand(-1, sites.shape[-1], -1), sites), sites, cache.values, known)
 
     def _layers(self, total: Tensor, sites: Tensor) -> Tensor:
         """Features ``[B, S, D]`` of target ``sites`` from sums ``[B, S, sums]``."""

@@ -13,6 +13,7 @@ from ancestral.tokenizers.formats import Format, from_state, infer
 
 Cell = str | None
 MOST = 256  # symbols at one site
+_MET_AGAIN = 0.2  # share of the rows whose value is met again, above which values are listed
 _SPECIALS = 32  # odd cells of a numeric column ("?", "n/a", missing) that get a symbol of their own
 _BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"0", "1"})
 
@@ -130,6 +131,7 @@ class Numbers(Codec):
         specials: cells that are no number and have a symbol of their own.
         kind: what the column was taken for.
         common: the commonest cell.
+        listed: integers that are one symbol behind their bin rather than digits, ascending, at most 255 a bin.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Numbers(Codec):
         specials: Sequence[Cell],
         kind: str,
         common: Cell,
+        listed: Sequence[int] = (),
     ) -> None:
         self.form, self.specials, self.kind, self.common = form, list(specials), kind, common
         self.starts = np.array(starts, dtype=np.int64)
@@ -157,6 +160,11 @@ class Numbers(Codec):
         span = int((high - low).max()) + 1
         first = len(self.specials) + len(self.starts) + 1
         self.sizes = (first, span, *reversed(self._radix)) if span > 1 else (first,)
+        self.listed = np.array(listed, dtype=np.int64)
+        if len(self.listed):
+            # Where the list of every bin begins.
+            self._list = np.searchsorted(self.listed, np.append(self.starts, self.last + 1))
+            self.sizes = (first, int(np.diff(self._list).max()) + 1, *self.sizes[1:])
         self._special = {cell: i for i, cell in enumerate(self.specials)}
 
     def encode(self, cells: Sequence[Cell]) -> np.ndarray:
@@ -169,12 +177,21 @@ class Numbers(Codec):
         rest, numbers = rest[good], numbers[good]
         bins = np.searchsorted(self.starts, numbers, side="right") - 1
         out[rest, 0] = bins + len(self.specials)
-        if len(self.sizes) > 1:
+        if len(self.listed):
+            place = np.minimum(np.searchsorted(self.listed, numbers), len(self.listed) - 1)
+            known = self.listed[place] == numbers
+            out[rest, 1] = np.where(known, place - self._list[bins], self.sizes[1] - 1)
+            rest, numbers, bins = rest[~known], numbers[~known], bins[~known]
+        if len(self.sizes) > self._first_digit:
             for level, radix in enumerate(self._radix):
                 out[rest, len(self.sizes) - 1 - level] = numbers % radix
                 numbers = numbers // radix
-            out[rest, 1] = numbers - self._levels[-1][0][bins]
+            out[rest, self._first_digit] = numbers - self._levels[-1][0][bins]
         return out
+
+    @property
+    def _first_digit(self) -> int:
+        return 2 if len(self.listed) else 1
 
     def decode(self, symbols: np.ndarray) -> np.ndarray:
         out = np.empty(len(symbols), dtype=object)
@@ -186,12 +203,18 @@ class Numbers(Codec):
         bins = first[rows] - len(self.specials)
         low, high = self._levels[-1]
         numbers = low[bins]
-        if len(self.sizes) > 1:
-            numbers = np.minimum(numbers + symbols[rows, 1], high[bins])
+        if len(self.sizes) > self._first_digit:
+            numbers = np.minimum(numbers + symbols[rows, self._first_digit], high[bins])
             for level in range(len(self._radix) - 1, -1, -1):
                 low, high = self._levels[level]
                 digit = symbols[rows, len(self.sizes) - 1 - level]
                 numbers = np.clip(numbers * self._radix[level] + digit, low[bins], high[bins])
+        if len(self.listed):
+            # An entry that its bin does not have stands for the bin's last, the last symbol for the digits.
+            entry = np.minimum(symbols[rows, 1], np.diff(self._list)[bins] - 1)
+            spelled = (symbols[rows, 1] == self.sizes[1] - 1) | (entry < 0)
+            place = np.clip(self._list[bins] + entry, 0, len(self.listed) - 1)
+            numbers = np.where(spelled, numbers, self.listed[place])
         values, back = np.unique(numbers, return_inverse=True)
         out[rows] = self.form.write(values)[back]
         return out
@@ -210,7 +233,13 @@ class Numbers(Codec):
             "specials": self.specials,
             "kind": self.kind,
             "common": self.common,
+            "listed": self.listed.tolist(),
         }
+
+
+def is_listed(codec: Codec) -> bool:
+    """Whether the codec has a list of values: a coarse symbol, then an entry of that symbol's list."""
+    return bool(len(codec.listed)) if isinstance(codec, Numbers) else len(codec.sizes) == 2
 
 
 def codec_from_state(state: dict[str, Any]) -> Codec:
@@ -224,10 +253,11 @@ def codec_from_state(state: dict[str, Any]) -> Codec:
         state["specials"],
         state["kind"],
         state["common"],
+        state.get("listed", ()),
     )
 
 
-def fit_codec(cells: list[Cell], counts: np.ndarray, bins: int, spec: str) -> Codec:
+def fit_codec(cells: list[Cell], counts: np.ndarray, bins: int, spec: str, lists: bool = False) -> Codec:
     """Choose a codec for a column.
 
     Args:
@@ -235,6 +265,7 @@ def fit_codec(cells: list[Cell], counts: np.ndarray, bins: int, spec: str) -> Co
         counts: how often each occurs, int64.
         bins: most quantile bins for numbers.
         spec: type of the column (``csv`` if it is only known as strings).
+        lists: list the values of a wide number that are met again and again.
     """
     common = cells[int(np.argmax(counts))]
     present = np.array([c is not None and c != "" for c in cells], dtype=bool)
@@ -247,7 +278,7 @@ def fit_codec(cells: list[Cell], counts: np.ndarray, bins: int, spec: str) -> Co
         return Vocabulary(_frequent(cells, counts), "boolean", common)
     form = infer(words, counts[present], spec)
     if form is not None:
-        return _numbers(form, cells, counts, bins, common)
+        return _numbers(form, cells, counts, bins, common, lists)
     total = int(counts[present].sum())
     kind = "text" if len(words) >= MOST and len(words) > 0.5 * total else "categorical"
     return Vocabulary(_frequent(cells, counts), kind, common)
@@ -259,7 +290,7 @@ def _frequent(cells: list[Cell], counts: np.ndarray) -> list[Cell]:
     return [cells[i] for i in order]
 
 
-def _numbers(form: Format, cells: list[Cell], counts: np.ndarray, bins: int, common: Cell) -> Codec:
+def _numbers(form: Format, cells: list[Cell], counts: np.ndarray, bins: int, common: Cell, lists: bool) -> Codec:
     numbers, good = form.parse(["" if c is None else c for c in cells])
     kind = form.kind if form.kind != "decimal" else ("decimal" if form.state()["places"] else "integer")
     if kind == "datetime" and form.state()["unit"] == "D":
@@ -282,7 +313,19 @@ def _numbers(form: Format, cells: list[Cell], counts: np.ndarray, bins: int, com
         starts = _quantiles(values, weights, max(1, min(bins, (room - 1) // 2, max(4, math.isqrt(total)))))
         if values[0] < 0 <= values[-1] and 0 not in starts:
             starts = sorted([*starts, 0])
-    return Numbers(form, starts, int(values[-1]), specials, kind, common)
+    plain = Numbers(form, starts, int(values[-1]), specials, kind, common)
+    if not lists or len(plain.sizes) == 1 or weights[weights > 1].sum() < _MET_AGAIN * total:
+        return plain
+    listed = _commonest(values, weights, starts)
+    return Numbers(form, starts, int(values[-1]), specials, kind, common, listed)
+
+
+def _commonest(values: np.ndarray, weights: np.ndarray, starts: list[int]) -> list[int]:
+    """At most ``MOST - 1`` values of every bin, the commonest, ascending."""
+    bins = np.searchsorted(starts, values, side="right")
+    order = np.lexsort((values, -weights, bins))
+    rank = np.arange(len(order)) - np.searchsorted(bins[order], bins[order])
+    return np.sort(values[order[rank < MOST - 1]]).tolist()
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray, bins: int) -> list[int]:

@@ -15,10 +15,10 @@ from ancestral.data.base import Dataset
 from ancestral.data.cells import as_given, holding, widened
 from ancestral.data.table import Table, table_like
 from ancestral.errors import DataError, StreamError
-from ancestral.space import Space
+from ancestral.space import Lexicon, Space
 from ancestral.tokenizers.base import Tokenizer
 from ancestral.tokenizers.checks import refuse_another_type
-from ancestral.tokenizers.codecs import Cell, Codec, codec_from_state, fit_codec
+from ancestral.tokenizers.codecs import Cell, Codec, Numbers, codec_from_state, fit_codec, is_listed
 
 
 class Columns(Tokenizer):
@@ -33,6 +33,8 @@ class Columns(Tokenizer):
 
     Args:
         bins: most quantile bins of a number; small data get fewer.
+        lists: list the values of wide numbers that are met again and again, and say so to the network
+            (:class:`ancestral.space.Lexicon`); such columns come first among the sites.
 
     Shapes:
         values: int64 ``[n, N]``, N the sites of all columns, the k-th below ``space.sizes[k]``.
@@ -44,10 +46,10 @@ class Columns(Tokenizer):
 
     modality = "table"
 
-    def __init__(self, bins: int = 128) -> None:
+    def __init__(self, bins: int = 128, lists: bool = False) -> None:
         if not 2 <= bins <= 255:
             raise DataError(f"bins={bins} does not fit a site of 256 categories; choose 2 to 255")
-        self.bins = bins
+        self.bins, self.lists = bins, lists
         self._codecs: dict[str, Codec] = {}
         self.schema: dict[str, dict[str, Any]] = {}
         self.form: dict[str, Any] = {}
@@ -60,7 +62,7 @@ class Columns(Tokenizer):
             codes, cells = _distinct(dataset.cells(name))
             counts = np.bincount(codes, minlength=len(cells)).astype(np.int64)
             self.schema[name] = dataset.schema[name]
-            self._codecs[name] = fit_codec(cells, counts, self.bins, self.schema[name]["dtype"])
+            self._codecs[name] = fit_codec(cells, counts, self.bins, self.schema[name]["dtype"], self.lists)
         self.form = dataset.form | {"names": None}
         self.classes = dataset.classes if dataset.labels is not None else ()
         self._settle()
@@ -68,11 +70,22 @@ class Columns(Tokenizer):
 
     def _settle(self) -> None:
         sizes: list[int] = []
-        self.columns: dict[str, slice] = {}
-        for name, codec in self._codecs.items():
-            self.columns[name] = slice(len(sizes), len(sizes) + len(codec.sizes))
+        found: dict[str, slice] = {}
+        lexicons: list[Lexicon] = []
+        # What the network knows most about the others from comes first.
+        for name, codec in sorted(self._codecs.items(), key=lambda pair: not (self.lists and is_listed(pair[1]))):
+            found[name] = sites = slice(len(sizes), len(sizes) + len(codec.sizes))
             sizes.extend(codec.sizes)
-        self._space = Space(shape=(len(sizes),), sizes=tuple(sizes), classes=len(self.classes))
+            if self.lists and is_listed(codec):
+                lexicons.append(Lexicon(tuple(range(sites.start, sites.stop)), isinstance(codec, Numbers)))
+        self.columns: dict[str, slice] = {name: found[name] for name in self._codecs}
+        self._space = Space(
+            shape=(len(sizes),),
+            sizes=tuple(sizes),
+            classes=len(self.classes),
+            groups=tuple(tuple(range(s.start, s.stop)) for s in self.columns.values() if s.stop - s.start > 1),
+            lexicons=tuple(lexicons),
+        )
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -82,7 +95,12 @@ class Columns(Tokenizer):
     @property
     def site_names(self) -> list[str]:
         """A name per site: the column's, with ``.1``, ``.2`` ... for its finer digits."""
-        return [name + (f".{i}" if i else "") for name, codec in self._codecs.items() for i in range(len(codec.sizes))]
+        names = {
+            s.start + i: name + (f".{i}" if i else "")
+            for name, s in self.columns.items()
+            for i in range(s.stop - s.start)
+        }
+        return [names[site] for site in range(self.space.n)]
 
     def encode(self, dataset: Dataset) -> Tensor:
         """Values int64 ``[n, N]``; cells that need it stand as the escape symbol, without their text.
@@ -274,6 +292,7 @@ class Columns(Tokenizer):
     def state(self) -> dict[str, Any]:
         return self._base_state() | {
             "bins": self.bins,
+            "lists": self.lists,
             "form": self.form,
             # Lists keep the order of the columns through any JSON writer.
             "columns": [[name, self.schema[name], codec.state()] for name, codec in self._codecs.items()],
@@ -281,7 +300,7 @@ class Columns(Tokenizer):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._load_base(state)
-        self.bins, self.form = state["bins"], dict(state["form"])
+        self.bins, self.lists, self.form = state["bins"], state.get("lists", False), dict(state["form"])
         self.schema = {name: spec for name, spec, _ in state["columns"]}
         self._codecs = {name: codec_from_state(codec) for name, _, codec in state["columns"]}
         if self._codecs:
