@@ -128,7 +128,9 @@ def test_listed_values_come_back_and_tell_the_other_columns(tmp_path: object) ->
 
     frame = pd.DataFrame(weights(2400)).astype({"age": int, "weight": int})
     train, test = frame[:2000], frame[2000:]
-    model = ancestral.fit(train, recipe="tabular-argn", steps=300, batch_size=128, ema=0.98, width=16, sums=24, quiet=True)
+    model = ancestral.fit(
+        train, recipe="tabular-argn", steps=300, batch_size=128, ema=0.98, width=16, sums=24, quiet=True
+    )
     tokenizer = model.tokenizer
     assert isinstance(tokenizer, Columns)
     assert tokenizer.space.lexicons and tokenizer.site_names[0] == "weight"
