@@ -206,7 +206,8 @@ class Draw:
 
     def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
         if isinstance(leaf, Finite):
-            return draw_categories(self.adjust(leaf.log_probs()), self.noise)
+            plain = self.temperature == 1 and self.top_k is self.top_p is self.min_p is None
+            return draw_categories(leaf.logits if plain else self.adjust(leaf.log_probs()), self.noise)
         assert isinstance(leaf, Density)
         return leaf.sample(self.noise, self.temperature)
 
@@ -236,7 +237,7 @@ def draw_categories(log_probs: Tensor, noise: Noise) -> Tensor:
         log_probs: float ``[B, S, K]``, normalised or not.
         noise: one stream per item.
     """
-    edges = torch.softmax(log_probs.double(), -1).cumsum(-1)
+    edges = torch.softmax(log_probs, -1).cumsum(-1, dtype=torch.float64)
     u = noise.uniform(edges.shape[1])[..., None] * edges[..., -1:]
     index = torch.searchsorted(edges, u, right=True)[..., 0]
     # Rounding must not reach an impossible category: the first whose edge is the total is the last possible.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -222,11 +223,11 @@ class Columns(Tokenizer):
             raise DataError("the values are not those of this table's sites; they lie outside the sizes of its space")
         cells: dict[str, np.ndarray] = {}
         for name, sites in self.columns.items():
-            distinct, codes = np.unique(array[:, sites], axis=0, return_inverse=True)
+            distinct, codes = _rows(array[:, sites], self._codecs[name].sizes)
             written = self._codecs[name].decode(distinct)
             if schema[name] != self.schema[name]:
                 written[:] = [as_given(c, self.schema[name], schema[name]) for c in written]
-            cells[name] = written[codes.reshape(-1)]
+            cells[name] = written[codes]
         if escapes:
             for (row, name), cell in zip(places := self._escaped(array), _unpack(escapes, len(places))):
                 cells[name][row] = cell
@@ -305,6 +306,17 @@ class Columns(Tokenizer):
         self._codecs = {name: codec_from_state(codec) for name, _, codec in state["columns"]}
         if self._codecs:
             self._settle()
+
+
+def _rows(symbols: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows among which all ``symbols`` ``[n, s]`` are, ``[m, s]``, and the number of each one's row, ``[n]``."""
+    if len(sizes) == 1:
+        return np.arange(sizes[0], dtype=np.int64)[:, None], symbols[:, 0]
+    if math.prod(sizes) >= 2**63:
+        distinct, codes = np.unique(symbols, axis=0, return_inverse=True)
+        return distinct, codes.reshape(-1)
+    keys, codes = np.unique(np.ravel_multi_index(tuple(symbols.T), sizes), return_inverse=True)
+    return np.stack(np.unravel_index(keys, sizes), 1), codes
 
 
 def _distinct(cells: np.ndarray) -> tuple[np.ndarray, list[Cell]]:
