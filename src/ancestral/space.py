@@ -17,8 +17,8 @@ class Lexicon:
     Attributes:
         sites: ``(coarse, entry, *digits)``.
         counted: entries and digits mean nothing by themselves, so that their distribution given the coarse value
-            is counted rather than learned. The last entry then means "not listed": the digits spell the value; those
-            of a listed value are 0.
+            is counted rather than learned. The last entry then means "not listed"; the digits of a listed value
+            follow from its entry.
     """
 
     sites: tuple[int, ...]

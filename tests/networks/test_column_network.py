@@ -28,7 +28,7 @@ def rows(n: int = 60, seed: int = 0) -> Tensor:
     """Rows in which the listed value tells the other columns; digits only where nothing is listed."""
     random = np.random.default_rng(seed)
     coarse, entry = random.integers(0, 2, n), random.integers(0, 3, n)
-    digit = np.where(entry == 2, random.integers(0, 2, n), 0)
+    digit = np.where(entry == 2, random.integers(0, 2, n), (coarse + entry) % 2)  # a listed value has one spelling
     return torch.from_numpy(np.stack([coarse, entry, digit, (coarse + entry) % 2, (entry + coarse) % 3], 1))
 
 

@@ -45,9 +45,9 @@ class RaggedCategorical(Head):
     Sites of counted lexicons (:class:`ancestral.space.Lexicon`) have no map but counts of the training values
     given the coarse one: entries by absolute discounting, whose discount ``n1 / (n1 + 2 n2)`` goes to "not listed"
     (Ney, Essen and Kneser 1994, "On structuring probabilistic dependences in stochastic language modelling"); digits
-    of unlisted values by Dirichlet smoothing of the distinct values' digits, its strength chosen by the evidence.
-    The network tells them the coarse value in the first two features, see
-    :class:`ancestral.networks.columns.ColumnNetwork`.
+    of unlisted values by Dirichlet smoothing of the distinct values' digits, its strength chosen by the evidence;
+    those of a listed value are known. The network tells them the coarse value and the entry in the first two
+    features, see :class:`ancestral.networks.columns.ColumnNetwork`.
     """
 
     def build(self, space: Space, width: int) -> RaggedCategorical:
@@ -57,16 +57,17 @@ class RaggedCategorical(Head):
         self._sizes = space.site_sizes().tolist()
         self.weight = nn.Parameter(torch.randn(sum(self._sizes), width) * (0.3 / math.sqrt(width)))
         self.bias = nn.Parameter(torch.zeros(sum(self._sizes)))
-        self._counted: dict[int, tuple[int, bool]] = {}  # site -> its coarse site, whether it is the entry
+        self._counted: dict[int, tuple[int, int]] = {}  # site -> its coarse and its entry site
         for lexicon in space.lexicons:
             if lexicon.counted:
                 coarse = lexicon.sites[0]
                 for place, site in enumerate(lexicon.sites[1:]):
-                    self._counted[site] = (coarse, place == 0)
+                    self._counted[site] = (coarse, lexicon.sites[1])
                     table = torch.zeros(self._sizes[coarse] + 1, self._sizes[site]).log_softmax(-1)
                     self.register_buffer(f"table{site}", table)
-                    if place:  # whether the entry is "not listed", for digits that are asked for before it
-                        self.register_buffer(f"listed{site}", torch.full((self._sizes[coarse] + 1,), 0.5))
+                    if place:  # the digit of every listed value, -1 where training had none
+                        slots = self._sizes[coarse] * self._sizes[lexicon.sites[1]]
+                        self.register_buffer(f"spelled{site}", torch.full((slots,), -1))
         return self
 
     def prepare(self, values: Tensor, held: Tensor) -> None:
@@ -96,23 +97,20 @@ class RaggedCategorical(Head):
         discount = once / (once + 2 * twice) if once else 0.0
         table = (counts - discount * (counts > 0)).clamp(min=0)
         table[:, -1] = counts[:, -1] + discount * (counts[:, :-1] > 0).sum(1)
-        # A coarse value without digits has the one entry 0, which nobody need doubt.
-        table[(counts[:, 1:] == 0).all(1), :] = 0
-        table[(counts[:, 1:] == 0).all(1), 0] = 1
+        # A coarse value that stands for itself has the one entry 0, which nobody need doubt.
+        alone = (counts[:, 1:] == 0).all(1)
+        table[alone, 1:] = 0
+        table[alone, 0] = 1
         table = torch.cat([table, table.sum(0, keepdim=True)]) + UNFORESEEN
         self._set(f"table{entry}", table)
-        unlisted = table[:, -1] / table.sum(1)
-        listed = torch.unique(torch.stack([columns[site] for site in sites], 1), dim=0)
+        distinct = torch.unique(torch.stack([columns[site] for site in sites], 1), dim=0)
         for site in digits:
-            size = self._sizes[site]
-            rows = listed[listed[:, 1] == entries - 1]
-            seen = torch.zeros(bins, size, dtype=torch.float64)
-            if len(rows):
-                place = rows[:, 0] * size + rows[:, sites.index(site)]
-                seen.view(-1).scatter_add_(0, place, torch.ones(len(rows), dtype=torch.float64))
-            seen = torch.cat([seen, seen.sum(0, keepdim=True)])
-            self._set(f"table{site}", seen + evidence_prior(seen[:-1]))
-            getattr(self, f"listed{site}").copy_(1 - unlisted)
+            size, symbol = self._sizes[site], distinct[:, sites.index(site)]
+            seen = torch.zeros(bins * size, dtype=torch.float64)
+            seen.scatter_add_(0, distinct[:, 0] * size + symbol, torch.ones(len(distinct), dtype=torch.float64))
+            seen = seen.view(bins, size)
+            self._set(f"table{site}", torch.cat([seen, seen.sum(0, keepdim=True)]) + evidence_prior(seen))
+            getattr(self, f"spelled{site}")[distinct[:, 0] * entries + distinct[:, 1]] = symbol
 
     def _set(self, name: str, weights: Tensor) -> None:
         getattr(self, name).copy_(torch.log(weights / weights.sum(-1, keepdim=True)))
@@ -126,18 +124,20 @@ class RaggedCategorical(Head):
         return F.linear(features, self.weight[rows], self.bias[rows])
 
     def _lookup(self, features: Tensor, site: int) -> Tensor:
-        coarse, is_entry = self._counted[site]
+        coarse, entry = self._counted[site]
+        is_entry = site == entry
         row = features[:, 0].round().long()
         row = torch.where(row < 0, self._sizes[coarse], row)
         logits = getattr(self, f"table{site}")[row]
         if is_entry:
             return logits
-        zero = torch.full_like(logits[:1], float("-inf"))
-        zero[0, 0] = 0.0
-        share = getattr(self, f"listed{site}")[row][:, None]
-        unsure = torch.logaddexp(torch.log(share) + zero, torch.log1p(-share) + logits)
-        state = features[:, 1, None].round()
-        return torch.where(state == 1, zero, torch.where(state == 2, logits, unsure))
+        entries = self._sizes[entry]
+        listed = features[:, 1].round().long()
+        sure = (row < self._sizes[coarse]) & (listed >= 0) & (listed < entries - 1)
+        digit = getattr(self, f"spelled{site}")[torch.where(sure, row * entries + listed, 0)]
+        sure &= digit >= 0
+        point = torch.full_like(logits, float("-inf")).scatter(1, digit.clamp(min=0)[:, None], 0.0)
+        return torch.where(sure[:, None], point, logits)
 
     def padded(self, features: Tensor, sites: Tensor) -> Tensor:
         """Logits ``[B, S, K]`` of ``sites`` ``[S]`` or ``[B, S]``, K the largest size among them."""

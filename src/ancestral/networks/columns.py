@@ -115,8 +115,7 @@ class ColumnNetwork(Network):
     (Uria et al. 2016, arXiv:1605.02226). Cells of columns with listed values (:class:`ancestral.space.Lexicon`)
     enter as a :class:`Profile`.
 
-    The first two features of a counted site tell its head the coarse value (-1: unknown) and whether the value is
-    listed (1), spelled out (2), or unknown (0).
+    The first two features of a counted site tell its head the coarse value and the entry (-1: unknown).
 
     Args:
         width: features D.
@@ -224,15 +223,13 @@ class ColumnNetwork(Network):
             if not lexicon.counted:
                 continue
             coarse, entry = lexicon.sites[:2]
-            unlisted = self.space.site_sizes()[entry] - 1
             for site in lexicon.sites[1:]:
                 here = sites == site
                 if not bool(here.any()):
                     continue
                 base = torch.where(rank[..., coarse] < rank[..., site], values[:, coarse], -1)
-                state = torch.where(values[:, entry] == unlisted, 2, 1)
-                state = torch.where(rank[..., entry] < rank[..., site], state, 0)
-                told = torch.stack([base, state], -1).to(features.dtype)[:, None]
+                listed = torch.where(rank[..., entry] < rank[..., site], values[:, entry], -1)
+                told = torch.stack([base, listed], -1).to(features.dtype)[:, None]
                 mark = here.reshape(-1, here.shape[-1], 1)
                 first = torch.where(mark, told.expand(-1, features.shape[1], -1), features[..., :2])
                 features = torch.cat([first, features[..., 2:]], -1)

@@ -181,7 +181,6 @@ class Numbers(Codec):
             place = np.minimum(np.searchsorted(self.listed, numbers), len(self.listed) - 1)
             known = self.listed[place] == numbers
             out[rest, 1] = np.where(known, place - self._list[bins], self.sizes[1] - 1)
-            rest, numbers, bins = rest[~known], numbers[~known], bins[~known]
         if len(self.sizes) > self._first_digit:
             for level, radix in enumerate(self._radix):
                 out[rest, len(self.sizes) - 1 - level] = numbers % radix
