@@ -14,7 +14,7 @@ from ancestral.recipes.registry import find
 
 DEFAULTS = {
     "images": "conv-nade",
-    "table": "tabular-argn",
+    "table": "any-order",
     "sequences": "any-order",
     "text": "gpt",
     "bytes": "gpt",

@@ -206,8 +206,7 @@ class Draw:
 
     def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
         if isinstance(leaf, Finite):
-            plain = self.temperature == 1 and self.top_k is self.top_p is self.min_p is None
-            return draw_categories(leaf.logits if plain else self.adjust(leaf.log_probs()), self.noise)
+            return draw_categories(self.adjust(leaf.log_probs()), self.noise)
         assert isinstance(leaf, Density)
         return leaf.sample(self.noise, self.temperature)
 

@@ -84,7 +84,9 @@ class Columns(Tokenizer):
             shape=(len(sizes),),
             sizes=tuple(sizes),
             classes=len(self.classes),
-            groups=tuple(tuple(range(s.start, s.stop)) for s in self.columns.values() if s.stop - s.start > 1),
+            groups=tuple(
+                tuple(range(s.start, s.stop)) for s in self.columns.values() if self.lists and s.stop - s.start > 1
+            ),
             lexicons=tuple(lexicons),
         )
 

@@ -1,4 +1,4 @@
-"""TabularARGN: a small network per column, in any order; the library's default for tables."""
+"""TabularARGN: a small network per column, in any order."""
 
 from __future__ import annotations
 
