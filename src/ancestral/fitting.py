@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.data import Dataset, TableFiles
+from ancestral.decoding.streams import network_log_probs
 from ancestral.errors import DataError
 from ancestral.generator import Generator
 from ancestral.noise import Noise, hash64
@@ -85,20 +87,7 @@ def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share:
     space = tokenizer.space
 
     if tokenizer.streaming:
-        streams = tokenizer.streams(dataset)
-        joined = torch.cat(streams)
-        if len(joined) < space.n:
-            raise DataError(
-                f"the text has {len(joined)} symbols, fewer than the model's window of {space.n}; give "
-                "more text or a smaller length="
-            )
-        rest: Tensor | None = None
-        if held is not None:
-            rest = torch.cat(tokenizer.streams(held))
-        elif share:
-            cut = int(len(joined) * (1 - share))
-            if min(cut, len(joined) - cut) >= space.n:
-                joined, rest = joined[:cut], joined[cut:]
+        joined, rest = split_stream(tokenizer, dataset, held, share)
         windows = None
         if rest is not None and len(rest) >= space.n:
             whole = len(rest) // space.n
@@ -173,6 +162,47 @@ def _values(source: Any, space: Space) -> Tensor:
     rows = torch.arange(0 if source is None else min(len(source), MOST_PREPARED))
     parts = [compact(source.batch(part)["values"], space) for part in rows.split(65536) if len(part)]
     return torch.cat(parts) if parts else compact(torch.zeros(0, space.n, *space.event, dtype=torch.int64), space)
+
+
+def fit_mixture(
+    generator: Generator,
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    held: Dataset | None,
+    share: float,
+    context: int,
+    seed: int,
+) -> None:
+    """Fit what a trained generator of streams mixes into its predictions, if anything; validation data that were held
+    out of ``dataset`` are remembered in the end. Arguments as for :func:`sources`; ``context`` of a moving window."""
+    if generator.mixture is None:
+        return
+    stream, rest = split_stream(tokenizer, dataset, held, share)
+    predict = partial(network_log_probs, generator, context=context)
+    generator.mixture.fit(stream, rest, predict, seed=seed, remember_held=held is None)
+
+
+def split_stream(
+    tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share: float
+) -> tuple[Tensor, Tensor | None]:
+    """Training and validation data as one stream each, int64 ``[T]``; arguments as for :func:`sources`.
+
+    Raises:
+        DataError: a stream shorter than one window.
+    """
+    n = tokenizer.space.n
+    joined = torch.cat(tokenizer.streams(dataset))
+    if len(joined) < n:
+        raise DataError(
+            f"the text has {len(joined)} symbols, fewer than the model's window of {n}; give "
+            "more text or a smaller length="
+        )
+    if held is not None:
+        return joined, torch.cat(tokenizer.streams(held))
+    cut = int(len(joined) * (1 - share))
+    if share and min(cut, len(joined) - cut) >= n:
+        return joined[:cut], joined[cut:]
+    return joined, None
 
 
 def compact(values: Tensor, space: Space) -> Tensor:

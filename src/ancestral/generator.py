@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.walk import Draw, walk
 from ancestral.heads.base import Distribution, Head
 from ancestral.networks.base import Network
@@ -36,6 +37,7 @@ class Generator(nn.Module):
         order: policy, or the name of a fixed order.
         objective: what training minimises; by default the exact likelihood.
         label_dropout: share of labels withheld in training, for unconditional use and guidance.
+        mixture: what is mixed into the predictions of long streams; windows on their own are the network's alone.
     """
 
     space: Space
@@ -47,12 +49,14 @@ class Generator(nn.Module):
         order: OrderPolicy | str = "raster",
         objective: Objective | None = None,
         label_dropout: float = 0.1,
+        mixture: NGramMixture | None = None,
     ):
         super().__init__()
         self.network, self.head = network, head
         self.order = FixedOrder(order) if isinstance(order, str) else order
         self.objective: Objective = objective or Likelihood()
         self.label_dropout = label_dropout
+        self.mixture = mixture
 
     def build(self, space: Space) -> Generator:
         """Create all parameters for ``space``; returns self."""
@@ -61,6 +65,8 @@ class Generator(nn.Module):
         self.network.build(space)
         self.network.check(self.order.scoring())
         self.head.build(space, self.network.width)
+        if self.mixture is not None:
+            self.mixture.build(space)
         return self
 
     def prepare(self, values: Tensor, held: Tensor) -> None:

@@ -14,9 +14,10 @@ from ancestral import streaming
 from ancestral.data import Dataset, TableFiles, read
 from ancestral.decoding.complete import Completion, complete_values
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
+from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.scoring import score_values
 from ancestral.errors import DataError, UnsupportedError
-from ancestral.fitting import Trainee, check_options, held_share, prepare, sources, train_config
+from ancestral.fitting import Trainee, check_options, fit_mixture, held_share, prepare, sources, train_config
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
 from ancestral.inputs import class_labels, item_labels, order_for, split_gaps
@@ -47,6 +48,7 @@ class Model:
         training: defaults of :class:`ancestral.training.TrainConfig` that suit the system.
         context: for models of long streams, symbols of a window that are seen but not predicted again when the
             window moves on; by default half.
+        mixture: what is mixed into the predictions of long streams.
     """
 
     recipe: Recipe | None = None
@@ -65,9 +67,10 @@ class Model:
         label_dropout: float = 0.1,
         training: dict[str, Any] | None = None,
         context: int | None = None,
+        mixture: NGramMixture | None = None,
     ):
         self.tokenizer = tokenizer
-        self._parts = (network, head, order, objective, label_dropout)
+        self._parts = (network, head, order, objective, label_dropout, mixture)
         self.decoder: Decoder = decoder or Ancestral()
         self.training = training or {}
         self._context = context
@@ -102,12 +105,12 @@ class Model:
         """Fit the tokenizer to ``data`` (if given) and create the untrained weights from ``seed``."""
         if data is not None:
             self.tokenizer.fit(self.read(data, **reading))
-        network, head, order, objective, dropout = self._parts
+        network, head, order, objective, dropout, mixture = self._parts
         space = self.tokenizer.space
         chosen = head if isinstance(head, Head) else head(space)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._generator = Generator(network, chosen, order, objective, dropout).build(space)
+            self._generator = Generator(network, chosen, order, objective, dropout, mixture).build(space)
         self._generator.eval()
         return self
 
@@ -163,6 +166,7 @@ class Model:
         finally:
             self.generator.eval()
             self.generator.settle()
+        fit_mixture(self.generator, self.tokenizer, dataset, held, share or 0.0, self.context, seed)
         return self
 
     # -- verbs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ from ancestral.coding.choosers import OTHER_NUMBERS, REAL_VALUES, probability_ro
 from ancestral.coding.container import ITEMS, STREAMS, Container
 from ancestral.decoding.walk import walk
 from ancestral.errors import StreamError, UnsupportedError
-from ancestral.heads.base import Leaf
+from ancestral.heads.base import Chooser, Leaf
 from ancestral.noise import hash64
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -72,7 +72,13 @@ def probe_values(space: Space, batch: int) -> Tensor:
     return values if space.stop is None else torch.where(values == space.stop, (values + 1) % sizes, values)
 
 
-def probe(generator: Generator, batch: int, order: Order, condition: Condition | None = None) -> bytes:
+def probe(
+    generator: Generator,
+    batch: int,
+    order: Order,
+    condition: Condition | None = None,
+    around: Callable[[Chooser, int], Chooser] | None = None,
+) -> bytes:
     """4 bytes of SHA-256 over the bits of probabilities on fixed values, by the path that coding takes.
 
     The first sets are followed in the batch's own shape, and the last ones by a few items, so that both short and
@@ -83,6 +89,7 @@ def probe(generator: Generator, batch: int, order: Order, condition: Condition |
         batch: items coded together.
         order: the order of coding.
         condition: what the model is told about those items.
+        around: puts around a chooser of this many items what coding puts around its own.
     """
     device = next(generator.parameters()).device
     chooser = _Hash()
@@ -91,7 +98,8 @@ def probe(generator: Generator, batch: int, order: Order, condition: Condition |
     def follow(rows: int, known: int, sets: int) -> None:
         told = condition.map(lambda t: t[:rows])
         given = probe_values(generator.space, rows).to(device)
-        walk(generator, chooser, rows, order, told, given=given, known_sets=known, sets=sets)
+        asked = chooser if around is None else around(chooser, rows)
+        walk(generator, asked, rows, order, told, given=given, known_sets=known, sets=sets)
 
     head = _few(order.sizes)
     follow(batch, 0, head)

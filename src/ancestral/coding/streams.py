@@ -25,6 +25,7 @@ from ancestral.coding.prints import (
     require_writer,
     values_digest,
 )
+from ancestral.decoding.streams import histories, mixing
 from ancestral.decoding.walk import walk
 from ancestral.errors import DataError, StreamError, UnsupportedError
 from ancestral.heads.base import Chooser
@@ -175,6 +176,7 @@ def _follow(
 ) -> list[Tensor]:
     """Walk over all lanes, the longest first, so that the lanes of a batch end one after the other."""
     lanes = [torch.zeros(size, dtype=torch.int64) for size in sizes]
+    pasts = histories(generator, [lane[:0] for lane in lanes])
     longest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     n, device = generator.space.n, next(generator.parameters()).device
     order = generator.order.scoring().to(device)
@@ -198,9 +200,10 @@ def _follow(
                 for row, i in zip(shown, active):
                     row[: min(columns, sizes[i] - now)] = truth[i][now : now + columns]
                 shown = shown.to(device)
+            here = None if pasts is None else [pasts[i] for i in active]
             values = walk(
                 generator,
-                Aligned(chooser, left.to(device), shown),
+                Aligned(mixing(generator, chooser, here), left.to(device), shown),
                 len(active),
                 order,
                 given=given,
@@ -218,7 +221,12 @@ def _probe(generator: Generator, lanes: int, batch_size: int, total: int) -> byt
     if not total:
         return bytes(4)
     device = next(generator.parameters()).device
-    return probe(generator, min(lanes, batch_size), generator.order.scoring().to(device))
+    empty = torch.zeros(0, dtype=torch.int64)
+
+    def around(chooser: Chooser, rows: int) -> Chooser:
+        return mixing(generator, chooser, histories(generator, [empty] * rows))
+
+    return probe(generator, min(lanes, batch_size), generator.order.scoring().to(device), around=around)
 
 
 def _require_windows(generator: Generator) -> None:

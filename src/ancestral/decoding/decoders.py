@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ancestral.decoding.walk import Draw, draw_categories, walk
-from ancestral.heads.base import Finite
+from ancestral.heads.base import Chooser, Finite
 from ancestral.noise import Noise
 from ancestral.order import Order
 from ancestral.space import Condition
@@ -33,6 +34,8 @@ class Request:
         options: temperature, top_k, top_p, min_p.
         sets: draw this many sets only, behind the known ones (models of streams); None means all.
         ends: int64, symbols that end a stream; what stands behind the first of them is of no meaning.
+        around: what stands between the distributions and whatever decides the values (models of streams); None means
+            nothing.
     """
 
     noise: Noise
@@ -44,6 +47,7 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     sets: int | None = None
     ends: Tensor | None = None
+    around: Callable[[Chooser], Chooser] | None = None
 
     def base(self) -> tuple[Condition, float] | None:
         """Condition and scale of the unguided branch."""
@@ -87,9 +91,10 @@ class Ancestral:
                 known_sets = leading
             else:
                 order, known_sets = order.given(request.known), count
+        draw = Draw(request.noise, **request.options)
         return walk(
             generator,
-            Draw(request.noise, **request.options),
+            draw if request.around is None else request.around(draw),
             request.noise.batch,
             order,
             request.condition,

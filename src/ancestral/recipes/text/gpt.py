@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ancestral.decoding.mixing import NGramMixture
 from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
@@ -27,6 +28,7 @@ def gpt(
     length: int | None = 256,
     vocab: int = 4096,
     streaming: bool = True,
+    ngrams: int = 0,
 ) -> Model:
     """Predict every token from those before it.
 
@@ -44,6 +46,8 @@ def gpt(
         length: tokens in a window, or at most in an item.
         vocab: byte-pair codes to learn.
         streaming: text as a stream of any length.
+        ngrams: if positive, mix in what followed the last 1 to ``ngrams`` tokens in the training text and in the text
+            so far (:class:`ancestral.decoding.mixing.NGramMixture`); 8 suits bytes. The model then holds that text.
     """
     tokenizers: dict[str, Tokenizer] = {
         "bytes": Bytes(length, streaming),
@@ -52,10 +56,13 @@ def gpt(
     }
     if tokens not in tokenizers:
         raise ValueError(f"tokens={tokens!r} is unknown; choose {', '.join(tokenizers)}")
+    if ngrams < 0 or (ngrams and (not streaming or tokens == "symbols")):
+        raise ValueError(f"ngrams={ngrams} must be 0, or positive for text as a stream (streaming=True)")
     return Model(
         tokenizers[tokens],
         "raster",
         CausalTransformer(width, depth, heads, dropout, targets=False),
         Categorical(per_site=False),
         training=dict(lr=2e-3, batch_size=32, weight_decay=0.1),
+        mixture=NGramMixture(ngrams) if ngrams else None,
     )
