@@ -15,6 +15,7 @@ from torch import Tensor
 
 import ancestral
 from ancestral.coding import decode_stream_set, encode_stream_set, unpack
+from ancestral.decoding.dynamic import dynamic_log_prob
 from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.ngrams import History, StringCounts, gather
 from ancestral.decoding.streams import stream_log_prob
@@ -214,3 +215,22 @@ def test_what_cannot_be_mixed_is_refused() -> None:
     with pytest.raises(DataError, match="more text"):
         mixture = NGramMixture(2).build(Space((4,), K))
         mixture.fit(torch.zeros(3, dtype=torch.int64), None, lambda s: iter([uneven(s)]))
+
+
+def test_dynamic_evaluation_learns_from_the_past_only() -> None:
+    stream = torch.arange(80) * 3 % 5 % K
+    for generator in (network(mixture=False), GENERATOR):
+        before = {name: value.clone() for name, value in generator.state_dict().items()}
+        static = stream_log_prob(generator, stream, 3)
+        torch.testing.assert_close(dynamic_log_prob(generator, stream, 3, 0.0), static)
+        moved = dynamic_log_prob(generator, stream, 3, 0.3)
+        torch.testing.assert_close(moved[:6], static[:6], atol=1e-5, rtol=0)
+        assert not torch.allclose(moved, static, atol=1e-3)
+        other = torch.cat([stream[:40], (stream[40:] + 1) % K])
+        torch.testing.assert_close(dynamic_log_prob(generator, other, 3, 0.3)[:40], moved[:40], atol=1e-5, rtol=0)
+        assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
+    assert float(dynamic_log_prob(network(mixture=False), stream, 3, 0.3).mean()) > float(
+        stream_log_prob(network(mixture=False), stream, 3).mean()
+    )
+    with pytest.raises(ValueError, match="rate"):
+        dynamic_log_prob(GENERATOR, stream, 3, -1.0)

@@ -38,6 +38,7 @@ _NUMBERS = ("threads", "streams", "batch", "context")
 _SECTIONS = ("side", "lengths", "lanes", "code")
 
 _MOST_LANES, _WINDOWS_PER_LANE = 64, 64
+_MIXED = 4  # lanes are that much longer where they adapt, since each adapts on its own
 
 
 def encode_stream_set(
@@ -57,7 +58,8 @@ def encode_stream_set(
         streams: int64 ``[T_i]`` each.
         context: symbols of a window that are seen but not coded again; by default half the window.
         lanes: lanes that every stream is cut into (fewer if it is shorter); 1 gives the smallest code. By default a
-            lane per 64 windows, at most 64 in all, which costs some 0.3 %.
+            lane per 64 windows, at most 64 in all, which costs some 0.3 %; a lane per 256 windows if the model adapts
+            to its stream, which every lane does anew.
         batch_size: lanes coded together; recorded.
         side: bytes of the caller, stored deflated.
         progress: called with the symbols done and their total.
@@ -75,7 +77,11 @@ def encode_stream_set(
         raise ValueError(f"batch_size and lanes must be at least 1, got {batch_size} and {lanes}")
     streams = [_checked(generator, number, s) for number, s in enumerate(streams)]
     lengths = [len(s) for s in streams]
-    counts = [min(max(t, 1), lanes) for t in lengths] if lanes is not None else default_lanes(lengths, n)
+    counts = (
+        [min(max(t, 1), lanes) for t in lengths]
+        if lanes is not None
+        else default_lanes(lengths, n * (_MIXED if generator.mixture is not None else 1))
+    )
     cut = [part for stream, count in zip(streams, counts) for part in _cut(stream, count)]
     coder = Encode()
     chooser = reporting(coder, sum(lengths), progress)
