@@ -183,6 +183,14 @@ def test_text_is_more_probable_with_counts_and_survives_saving(model: Model, tmp
     assert loaded.decompress(model.compress([other, TEXT[:70]])) == [other, TEXT[:70]]
 
 
+def test_what_was_held_out_of_the_data_is_remembered_in_the_end(model: Model) -> None:
+    memory = model.generator.mixture.memory
+    assert bytes(memory.tolist()).decode() == TEXT
+    own = find("gpt")(width=16, depth=1, heads=1, dropout=0.0, length=32, ngrams=4)
+    own.fit([TEXT], validation=["and the log sat on the dog; " * 5], steps=2, quiet=True)
+    assert bytes(own.generator.mixture.memory.tolist()).decode() == TEXT
+
+
 def test_samples_do_not_depend_on_the_batch(model: Model) -> None:
     together = model.sample(5, seed=2, length=50)
     assert together == [model.sample(1, seed=2, first=i, length=50)[0] for i in range(5)]
@@ -193,7 +201,7 @@ def test_samples_follow_the_scores() -> None:
     from ancestral.decoding.streams import continue_streams
     from ancestral.noise import item_seeds
 
-    past, draws = torch.tensor([0, 1, 1, 2, 3]), 3000
+    past, draws = torch.tensor([0, 1, 1, 2, 3]), 1500
     seeds = item_seeds(3, torch.arange(draws))
     drawn = continue_streams(GENERATOR, [past] * draws, 2, 3, seeds, 1000, {})
     found = Counter(tuple(d[-2:].tolist()) for d in drawn)

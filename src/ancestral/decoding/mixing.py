@@ -105,6 +105,7 @@ class NGramMixture(nn.Module):
         batch_size: int = 512,
         lr: float = 5e-3,
         seed: int = 0,
+        remember_held: bool = False,
     ) -> NGramMixture:
         """Remember ``stream`` and fit the gate to ``held``.
 
@@ -115,15 +116,16 @@ class NGramMixture(nn.Module):
             network: log-probabilities ``[t, K]`` of a stream's symbols given those before, piece by piece.
             steps, batch_size, lr: of Adam with a cosine schedule, on places of ``held``.
             seed: of the gate's start and of the places.
+            remember_held: once the gate is fitted, remember ``held`` behind ``stream`` as well.
 
         Raises:
             DataError: nothing to fit the gate to.
         """
         if held is None:
             cut = len(stream) - len(stream) // 20
-            first, held = stream[:cut], stream[cut:]
+            first, held, remembered = stream[:cut], stream[cut:], stream
         else:
-            first = stream
+            first, remembered = stream, torch.cat([stream, held]) if remember_held else stream
         held = held[: max(1, _FITTED // ((self.order + 1) * self.alphabet))]
         if not len(held):
             raise DataError("there is no text to fit the mixture's weights to; give more text, or validation=")
@@ -133,7 +135,7 @@ class NGramMixture(nn.Module):
         features = torch.from_numpy(np.concatenate([f for _, f in pieces])).float()
         del pieces
         self._fit_gate(experts, features, held, steps, batch_size, lr, seed)
-        self.memory, self._ready = stream.to(self._dtype).to(self.mean.device), None
+        self.memory, self._ready = remembered.to(self._dtype).to(self.mean.device), None
         return self
 
     def _fit_gate(

@@ -17,7 +17,11 @@ from ancestral.tokenizers import BPE, Bytes, Symbols, Tokenizer
     authors="Radford, Wu, Child, Luan, Amodei, Sutskever (2019)",
     tiny=dict(width=16, depth=2, heads=2, dropout=0.0, tokens="symbols", length=3),
     toy="tokens",
-    claim=Claim("next-token prediction by a causal transformer models text better than xz and PPMd", "shakespeare"),
+    claim=Claim(
+        "with counts of strings mixed in (ngrams=8), ten minutes of training code text in fewer bits than xz, bz2 and "
+        "PPMd that have read the same text",
+        "shakespeare",
+    ),
 )
 def gpt(
     width: int = 256,
