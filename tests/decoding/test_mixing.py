@@ -15,11 +15,12 @@ from torch import Tensor
 
 import ancestral
 from ancestral.coding import decode_stream_set, encode_stream_set, unpack
+from ancestral.decoding.decoders import Confidence
 from ancestral.decoding.dynamic import dynamic_log_prob
 from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.ngrams import History, StringCounts, gather
 from ancestral.decoding.streams import stream_log_prob
-from ancestral.errors import DataError, StreamError
+from ancestral.errors import DataError, StreamError, UnsupportedError
 from ancestral.generator import Generator
 from ancestral.heads import Categorical
 from ancestral.model import Model
@@ -211,6 +212,11 @@ def test_samples_follow_the_scores() -> None:
     score = [stream_log_prob(GENERATOR, torch.cat([past, torch.tensor(p)]), 3)[-2:].sum().exp() for p in pairs]
     expected = np.array(score) / np.sum(score) * draws
     assert chisquare([found[p] for p in pairs], expected).pvalue > 1e-3
+
+
+def test_a_decoder_that_does_not_know_of_the_mixture_is_refused(model: Model) -> None:
+    with pytest.raises(UnsupportedError, match="network alone"):
+        model.sample(1, length=5, decoder=Confidence())
 
 
 def test_what_cannot_be_mixed_is_refused() -> None:

@@ -55,22 +55,17 @@ def _learning(
     generator: Generator, stream: Tensor, context: int, rate: float, decay: float, clip: float
 ) -> Iterator[Tensor]:
     """The log-probabilities of successive windows, ``[t, K]``, with a step of learning after each."""
-    device = next(generator.parameters()).device
     network, head = copy.deepcopy(generator.network).eval(), copy.deepcopy(generator.head).eval()
     weights = [p for p in (*network.parameters(), *head.parameters()) if p.requires_grad]
     start = [w.detach().clone() for w in weights]
-    order = generator.order.scoring().to(device)
-    sites = torch.arange(generator.space.n, device=device)
-    for rows, places in windows(stream, generator.space.n, context, 1):
-        _, begin, end = places[0]
-        if begin >= end:
-            return
+    for rows, order, [(_, begin, end)] in windows(generator, stream, context, 1):
+        sites = torch.arange(rows.shape[1], device=rows.device)
         with torch.enable_grad():
-            leaf = head(network(rows.to(device), order, None), sites)
+            leaf = head(network(rows, order, None), sites)
             assert isinstance(leaf, Finite), "only chances of finitely many symbols can be listed"
             log_probs = leaf.log_probs()[0, begin:end]
             yield log_probs.detach()
-            loss = -log_probs.gather(1, rows[0, begin:end, None].to(device)).mean()
+            loss = -log_probs.gather(1, rows[0, begin:end, None]).mean()
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         known = [(w, s, g) for w, s, g in zip(weights, start, gradients, strict=True) if g is not None]
         norm = torch.nn.utils.get_total_norm([g for _, _, g in known])
