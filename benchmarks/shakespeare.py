@@ -175,6 +175,7 @@ def main() -> None:
         scale=f"tiny-shakespeare, {len(parts[0]):,} bytes to train, {len(parts[1]):,} to fit the mixture, the last "
         f"{len(parts[2]):,} scored; {training['minutes']} minutes on {training['threads']} threads",
         verdict="reproduced" if best < min(v for k, v in others.items()) and best <= GOAL else "not reproduced",
+        command="python benchmarks/shakespeare.py --data input.txt",
         published=f"goal: at most {GOAL}, good below {GOOD}, excellent below {EXCELLENT} bits per byte",
         extra={"training": training, "recipe": RECIPE, "settings": TRAINING, "parameters": model.parameters},
         packages=("pyppmd", "constriction"),
