@@ -37,10 +37,15 @@ def main() -> None:
             recipe=given.recipe, data=given.table, generations=given.generations, seeds=given.seeds, rows=given.rows,
             options=given.options,
         )  # fmt: skip
-    grows, off = [], 0.0
-    for found in ours.values():
+    grows, off, growth = [], 0.0, {}
+    for name, found in ours.items():
         replaced, kept = (np.array(found[way]["mean"]) for way in ("replace", "accumulate"))
         grows.append(bool(replaced[-1] - replaced[0] > 2 * (kept[-1] - kept[0])))
+        growth[name] = {
+            "replace": float(replaced[-1] - replaced[0]),
+            "accumulate": float(kept[-1] - kept[0]),
+            "accumulate_still_rises_at_the_end": bool(kept[-1] > kept[-2]),
+        }
     for way in ("replace", "accumulate"):
         mean, formula = (np.array(regression[way][k]) for k in ("mean", "formula"))
         off = max(off, float(np.abs(mean / formula - 1).max()))
@@ -54,7 +59,11 @@ def main() -> None:
             verdict="reproduced" if all(grows) and off < 0.2 else "not reproduced",
             published="test error grows with the generations when data are replaced and stays bounded when they are "
             "accumulated, in regression by pi^2/6 at most",
-            extra={"largest_relative_gap_to_the_formula": off, "options": given.options if given.table else ""},
+            extra={
+                "largest_relative_gap_to_the_formula": off,
+                "growth": growth,
+                "options": given.options if given.table else "",
+            },
         )
     )
 
