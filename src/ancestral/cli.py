@@ -19,6 +19,7 @@ from ancestral.commands.drawing import complete, sample
 from ancestral.commands.models import check, fit, info, quickstart, recipes
 from ancestral.commands.reporting import report
 from ancestral.commands.scoring import compress, decompress, score
+from ancestral.commands.studying import study
 from ancestral.errors import AncestralError
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "report": report,
     "recipes": recipes,
     "check": check,
+    "study": study,
     "quickstart": quickstart,
     "info": info,
 }
@@ -66,6 +68,7 @@ EXAMPLES = {
     "check": """\
   ancestral check any-order
   ancestral check my_recipe.py""",
+    "study": "  ancestral study model-collapse-accumulate --set generations=5",
     "quickstart": "  ancestral quickstart --minutes 0.5 --out try",
     "info": "  ancestral info digits.ancestral --json",
 }

@@ -433,7 +433,7 @@ class Model:
     @property
     def kind(self) -> str:
         """Of the scores: "exact" or "lower_bound"."""
-        return "exact" if self.generator.head.exact else "lower_bound"
+        return "exact" if self.generator.head.exact and not self.tokenizer.many_codes else "lower_bound"
 
     def verbs(self) -> tuple[str, ...]:
         """The verbs that this model answers."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 import ancestral
 from ancestral.data import Images
+from ancestral.recipes.registry import studies
 
 
 def test_fit_summary_and_the_saved_model(place, tmp_path, capsys):
@@ -143,7 +144,7 @@ def test_info(place, capsys):
 
 def test_recipes_listing_filters_and_details(capsys):
     everything = answer(capsys, "recipes")
-    assert {r["id"] for r in everything} == set(ancestral.recipes())
+    assert {r["id"] for r in everything} == set(ancestral.recipes()) | set(studies())
     images = answer(capsys, "recipes", "--modality", "images")
     assert images and all(r["modality"] == "image" for r in images)
     assert "gpt" in [r["id"] for r in answer(capsys, "recipes", "--search", "radford")]

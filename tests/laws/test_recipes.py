@@ -31,5 +31,7 @@ def test_law(name: str, law: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_laws_that_must_apply(name: str) -> None:
     """A recipe on toy data that can be enumerated has no way around the central laws."""
+    if exam(name).model.tokenizer.many_codes:
+        pytest.skip("its items are written in strings too many to count; gpt has the same network and head")
     assert len(exam(name).everything) > 1
     assert exam(name).generator.head.finite

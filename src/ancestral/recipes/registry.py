@@ -154,12 +154,25 @@ def _literal(node: ast.expr, where: str) -> Any:
         raise DataError(f"{where}: the arguments of @recipe must be literals") from error
 
 
-def _is_mark(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Name) and call.func.id == "recipe"
+def _is_mark(call: ast.Call, kind: str = "recipe") -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == kind
 
 
-def read_records(path: Path, modality: str = "") -> list[Recipe]:
-    """The recipes that a Python file defines, read without running it.
+def study(id: str, **record: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark the function below as the study ``id``: an experiment on models rather than a model.
+
+    The record is that of a recipe. The function's arguments are its configuration; it returns JSON content with the
+    finding, and ``tiny=`` makes it short.
+    """
+
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
+    return mark
+
+
+def read_records(path: Path, modality: str = "", kind: str = "recipe") -> list[Recipe]:
+    """The recipes that a Python file defines, or what another decorator marks, read without running it.
 
     Raises:
         DataError: not Python, or a record with a missing or unknown field.
@@ -175,14 +188,14 @@ def read_records(path: Path, modality: str = "") -> list[Recipe]:
         if not isinstance(node, ast.FunctionDef):
             continue
         for mark in node.decorator_list:
-            if not (isinstance(mark, ast.Call) and _is_mark(mark)):
+            if not (isinstance(mark, ast.Call) and _is_mark(mark, kind)):
                 continue
             where = f"{path.name}, line {node.lineno}"
             named = {k.arg: _literal(k.value, where) for k in mark.keywords if k.arg}
             name = _literal(mark.args[0], where) if mark.args else named.pop("id", "")
             for needed in ("tiny", "title", "claim"):
                 if needed not in named:
-                    raise DataError(f"{where}: recipe {name!r} has no {needed}=; add it to the decorator")
+                    raise DataError(f"{where}: {kind} {name!r} has no {needed}=; add it to the decorator")
             claim = named.pop("claim")
             doc = ast.get_docstring(node) or ""
             try:
@@ -258,6 +271,13 @@ def catalogue() -> dict[str, Recipe]:
     return _catalogue
 
 
+def studies() -> dict[str, Recipe]:
+    """All studies of the package by id, sorted; their ``build`` runs them."""
+    folder = Path(__file__).parent / "study"
+    paths = [p for p in sorted(folder.glob("*.py")) if not p.name.startswith("_")]
+    return {record.id: record for path in paths for record in read_records(path, "study", "study")}
+
+
 def find(name: str | Path, inside: str = "") -> Recipe:
     """A recipe by id, or one in a Python file.
 
@@ -276,6 +296,8 @@ def find(name: str | Path, inside: str = "") -> Recipe:
             raise DataError(f"{name} has no recipe {inside!r}; it has {', '.join(reversed(records))}")
         return records[inside] if inside else list(records.values())[-1]
     known = catalogue()
+    if name in studies():
+        raise DataError(f"{name} is a study, not a model; run it with `ancestral study {name}`")
     if name not in known:
         import difflib
 

@@ -26,12 +26,15 @@ class Tokenizer(ABC):
         streaming: whether items are streams of any length.
         classes: names of the training data's class labels, empty without.
         ends: symbols that end a stream when they are drawn (streaming tokenizers only).
+        many_codes: whether an item has several values tensors that decode to it, so that the probability of one is
+            a lower bound on the item's.
     """
 
     modality: ClassVar[str]
     streaming: bool = False
     classes: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
+    many_codes: bool = False
     _kinds: ClassVar[dict[str, type[Tokenizer]]] = {}
     _space: Space | None = None
 

@@ -1,0 +1,1 @@
+"""Studies: experiments on models, with their claims."""
