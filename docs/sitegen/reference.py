@@ -29,6 +29,8 @@ ROOMS = (
     ("decoding", "Decoding"),
     ("coding", "Coding"),
     ("tokenizers", "Tokenizers"),
+    ("tokenizers.learned", "Learned tokenizers"),
+    ("published", "Authors' checkpoints"),
     ("data", "Data"),
     ("training", "Training"),
     ("recipes.registry", "Recipe records"),

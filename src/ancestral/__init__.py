@@ -14,6 +14,7 @@ __all__ = [
     "__version__",
     "fit",
     "load",
+    "load_published",
     "recipe",
     "recipes",
 ]
@@ -27,6 +28,7 @@ _HOMES = {
     "TableRegressor": "ancestral.tables.estimator",
     "fit": "ancestral.api",
     "load": "ancestral.api",
+    "load_published": "ancestral.published",
     "recipe": "ancestral.recipes.registry",
 }
 

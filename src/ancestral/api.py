@@ -11,6 +11,7 @@ from ancestral.data import Dataset, read, sniff
 from ancestral.errors import DataError
 from ancestral.model import Model
 from ancestral.recipes.registry import find
+from ancestral.tokenizers import Tokenizer
 
 DEFAULTS = {
     "images": "conv-nade",
@@ -30,6 +31,8 @@ def fit(
     modality: str | None = None,
     seed: int = 0,
     validation: Any = 0.05,
+    tokenizer: Tokenizer | str | Path | None = None,
+    tokenizer_training: dict[str, Any] | None = None,
     **options: Any,
 ) -> Model:
     """Learn the joint distribution of ``data``.
@@ -40,6 +43,9 @@ def fit(
         modality: what the data are, where that is not plain from them.
         seed: determines the weights' start, the split and the order of the items.
         validation: data of its own, or the share of ``data`` held out.
+        tokenizer: a trained tokenizer, its folder, or the folder of a saved model whose tokenizer is to be reused.
+        tokenizer_training: training options of a learned tokenizer, by default a share of the model's minutes; see
+            :meth:`Model.fit`.
         options: arguments of the recipe (``width=256``), of training (``minutes=10``) and of the reader
             (``size=32``), told apart by name. With ``key=`` and ``time=`` the data are the rows of a sequential
             table: rows of one key in the order of time, and ``context=`` a table with one row per key (the key's
@@ -68,7 +74,14 @@ def fit(
     model = record(**config)
     if isinstance(validation, (str, Path)):
         validation = read(validation, kind, **reading)
-    return model.fit(dataset, seed=seed, validation=validation, **training)
+    return model.fit(
+        dataset,
+        seed=seed,
+        validation=validation,
+        tokenizer=tokenizer,
+        tokenizer_training=tokenizer_training,
+        **training,
+    )
 
 
 def _fit_sequential(rows: Any, recipe: Any, seed: int, validation: Any, options: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ancestral.coding import decode, decode_stream_set, encode_stream_set, encode_values
 from ancestral.coding.container import read_varint, varint
 from ancestral.coding.labels import decode_labels, encode_labels
+from ancestral.errors import UnsupportedError
 from ancestral.inputs import known_labels
 from ancestral.space import Condition
 
@@ -25,6 +26,11 @@ Progress = Callable[[int, int], None]
 def compress(model: Model, dataset: Dataset, batch_size: int, progress: Progress | None) -> bytes:
     """The code of a dataset; see :meth:`ancestral.Model.compress`."""
     tokenizer, generator = model.tokenizer, model.generator
+    if not tokenizer.lossless:
+        raise UnsupportedError(
+            f"{model.name} has a lossy tokenizer, which cannot give the same data back; compress with a recipe over "
+            "pixels, such as conv-nade"
+        )
     side: dict[str, Any] = {}
     labels: Tensor | None = None
     coded = b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ancestral.data import Dataset, TableFiles
 from ancestral.decoding.streams import network_log_probs
-from ancestral.errors import DataError
+from ancestral.errors import DataError, TrainingError
 from ancestral.generator import Generator
 from ancestral.noise import Noise, hash64
 from ancestral.space import Condition, Space
@@ -71,6 +72,80 @@ def held_share(validation: Any) -> float | None:
     return float(validation)
 
 
+def fit_tokenizer(
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    sketch: Dataset,
+    held: Dataset | None,
+    share: float,
+    seed: int,
+    options: dict[str, Any],
+    own: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Fit the tokenizer, and return the training options that are left for the model.
+
+    A learned tokenizer takes its ``share`` of the minutes; steps and epochs hold for both. One that is trained
+    already only learns the class labels. Neither ever sees what is held out.
+
+    Args:
+        tokenizer: of the model.
+        sketch: of ``dataset`` (:meth:`Dataset.sketch`); what a tokenizer without weights is fitted to.
+        dataset, held, share, seed: as for :func:`sources`.
+        options: of the model's training.
+        own: options of the tokenizer's training that differ.
+
+    Raises:
+        DataError: options for the training of a tokenizer that has none.
+        TrainingError: the run was interrupted.
+    """
+    if not tokenizer.learned or tokenizer.fitted:
+        if own:
+            raise DataError(
+                "there is no tokenizer to train with tokenizer_training=: "
+                + ("the one given is trained" if tokenizer.fitted else f"{type(tokenizer).__name__} is not learned")
+            )
+        if tokenizer.learned:
+            tokenizer.relabel(dataset)
+        else:
+            tokenizer.fit(sketch)
+        return options
+    check_options(own or {})
+    left = dict(options)
+    passed: dict[str, Any] = {k: options[k] for k in ("steps", "epochs", "quiet") if k in options}
+    minutes = options.get("minutes")
+    if minutes is None and not any(options.get(k) for k in ("steps", "epochs")):
+        minutes = 10.0
+    if minutes is not None:
+        passed["minutes"] = (own or {}).get("minutes") or minutes * tokenizer.share
+        left["minutes"] = minutes - passed["minutes"]
+        if left["minutes"] <= 0:
+            raise DataError(
+                f"the tokenizer's {passed['minutes']} of {minutes} minutes leave none for the model; minutes= are for "
+                "both together"
+            )
+    if options.get("checkpoint") is not None:
+        passed["checkpoint"] = Path(options["checkpoint"]) / "tokenizer"
+    kept, rest = (dataset, held) if held is not None else split_items(dataset, share, seed)
+    train: Any = tokenizer.fit  # learned ones take a budget
+    train(kept, validation=0 if rest is None else rest, seed=seed, **{**passed, **(own or {})})
+    history = getattr(tokenizer, "history", None)
+    if history is not None and history.interrupted:
+        raise TrainingError(
+            "the run was interrupted while the tokenizer was trained, before there was a model; with checkpoint= the "
+            "same call goes on from there"
+        )
+    return left
+
+
+def split_items(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset | None]:
+    """Training and validation items; the latter None if fewer than 8 would be held out."""
+    count = int(len(dataset) * share)
+    if count < 8:
+        return dataset, None
+    mixed = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.take(mixed[count:]), dataset.take(mixed[:count])
+
+
 def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share: float, seed: int) -> tuple[Any, Any]:
     """Training and validation sources of a dataset; the latter None if too little would be held out.
 
@@ -106,11 +181,8 @@ def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share:
 
     if held is not None:
         return items(dataset), items(held)
-    count = int(len(dataset) * share)
-    if count < 8:
-        return items(dataset), None
-    mixed = np.random.default_rng(seed).permutation(len(dataset))
-    return items(dataset.take(mixed[count:])), items(dataset.take(mixed[:count]))
+    kept, out = split_items(dataset, share, seed)
+    return items(kept), None if out is None else items(out)
 
 
 MOST_HELD = 50_000

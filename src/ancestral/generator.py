@@ -108,6 +108,17 @@ class Generator(nn.Module):
         alive = self.alive(values, order)
         return each if alive is None else torch.where(alive, each, 0.0)
 
+    def losses(self, values: Tensor, order: Order, condition: Condition, noise: Noise) -> Tensor:
+        """What training minimises at every site: ``[B, N]``, minus :meth:`log_prob` unless the head has a surrogate."""
+        each = self.predict(values, order, condition).loss(values, noise)
+        alive = self.alive(values, order)
+        return each if alive is None else torch.where(alive, each, 0.0)
+
+    def predict(self, values: Tensor, order: Order, condition: Condition | None = None) -> Distribution:
+        """The distribution of every site given those of lower rank, from the values ``[B, N, *event]``."""
+        sites = torch.arange(order.n, device=values.device)
+        return self.head(self.network(values, order, condition), sites)
+
     def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Distribution:
         """The distribution of every site given the known ones, bool ``[B, N]``, each on its own."""
         sites = torch.arange(self.space.n, device=values.device)

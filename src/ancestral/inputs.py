@@ -95,8 +95,12 @@ def order_for(generator: Generator, order: str | Order, n: int, name: str) -> Or
     return found
 
 
-def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Tensor, Tensor]:
-    """Dataset, values ``[n, N, *event]`` and known sites bool ``[n, N]`` of data with gaps."""
+def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Tensor, Tensor, Tensor | None]:
+    """Dataset, values ``[n, N, *event]`` and known sites bool ``[n, N]`` of data with gaps.
+
+    With a lossy tokenizer the mask may be one of pixels: it comes back as the fourth, bool ``[n, H, W]``, and sites
+    are known where no gap has a part in them.
+    """
     array = data if isinstance(data, np.ndarray) else None
     if array is not None and tokenizer.modality == "images":
         gaps = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else np.zeros(array.shape, bool)
@@ -113,6 +117,12 @@ def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Te
     if known is not None:
         shown = torch.as_tensor(np.asarray(known, bool))
         n, shape = len(values), tokenizer.space.shape
+        size = getattr(tokenizer, "shape", (0, 0, 0))[:2]
+        if not tokenizer.lossless and _ends_with(shown, size, n):
+            if shown.dim() > 2 and shown.shape[-3:-1] == size:
+                shown = shown.all(-1)
+            shown = shown.expand(n, *size)
+            return dataset, values, mask & tokenizer.known_sites(shown), shown
         if shown.dim() == len(shape) + 2 or (shown.dim() == len(shape) + 1 and shown.shape[0] != n):
             shown = shown.all(-1)
         if tuple(shown.shape) in (shape, (tokenizer.space.n,)):
@@ -122,4 +132,10 @@ def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Te
         else:
             raise DataError(f"known= has the shape {tuple(shown.shape)}; give {shape} for all items or {(n, *shape)}")
         mask = mask & shown
-    return dataset, values, mask
+    return dataset, values, mask, None
+
+
+def _ends_with(mask: Tensor, size: tuple[int, ...], n: int) -> bool:
+    """Whether a mask is one of ``size`` pixels, for one or n items, with or without a last axis of channels."""
+    shapes = [tuple(mask.shape), tuple(mask.shape[:-1])]
+    return any(shape in (size, (n, *size), (1, *size)) for shape in shapes)

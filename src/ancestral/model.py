@@ -17,7 +17,16 @@ from ancestral.decoding.decoders import Ancestral, Decoder, Request
 from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.scoring import score_values
 from ancestral.errors import DataError, UnsupportedError
-from ancestral.fitting import Trainee, check_options, fit_mixture, held_share, prepare, sources, train_config
+from ancestral.fitting import (
+    Trainee,
+    check_options,
+    fit_mixture,
+    fit_tokenizer,
+    held_share,
+    prepare,
+    sources,
+    train_config,
+)
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
 from ancestral.inputs import class_labels, item_labels, order_for, split_gaps
@@ -99,6 +108,7 @@ class Model:
     def to(self, device: str | torch.device) -> Model:
         """Move the weights."""
         self.generator.to(device)
+        self.tokenizer.to(device)
         return self
 
     def build(self, data: Any = None, seed: int = 0, **reading: Any) -> Model:
@@ -108,6 +118,7 @@ class Model:
         network, head, order, objective, dropout, mixture = self._parts
         space = self.tokenizer.space
         chosen = head if isinstance(head, Head) else head(space)
+        network.meet(self.tokenizer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._generator = Generator(network, chosen, order, objective, dropout, mixture).build(space)
@@ -126,9 +137,14 @@ class Model:
         seed: int = 0,
         reading: dict[str, Any] | None = None,
         callbacks: Sequence[Callable[..., Any]] = (),
+        tokenizer: Tokenizer | str | Path | None = None,
+        tokenizer_training: dict[str, Any] | None = None,
         **options: Any,
     ) -> Model:
         """Learn the joint distribution of ``data``.
+
+        A learned tokenizer is trained first, on its share of ``minutes=`` (``model.tokenizer.share``); ``steps=`` and
+        ``epochs=`` are those of either.
 
         Args:
             data: file, folder, array, DataFrame, list ... of the model's modality.
@@ -137,6 +153,9 @@ class Model:
             seed: determines the weights' start, the split and the order of the items.
             reading: options of the reader.
             callbacks: called by the training loop.
+            tokenizer: use this one, or the one in this folder (:meth:`Tokenizer.save`, or a saved model's), in place
+                of the model's own; a learned one that is trained stays as it is.
+            tokenizer_training: training options of a learned tokenizer that differ from the model's.
             options: fields of :class:`ancestral.training.TrainConfig`: ``minutes=``, ``steps=``, ``lr=``,
                 ``batch_size=``, ``checkpoint=``, ``quiet=`` ...
 
@@ -154,10 +173,14 @@ class Model:
             raise DataError("there is nothing to learn from: the data hold no items")
         share = held_share(validation)
         held = None if share is not None else self.read(validation, **(reading or {}))
-        self.tokenizer.fit(sketch)
+        if tokenizer is not None:
+            self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+            dataset = read(dataset, self.tokenizer.modality)
+        merged = {**self.training, **options}
+        merged = fit_tokenizer(self.tokenizer, dataset, sketch, held, share or 0.0, seed, merged, tokenizer_training)
         self.build(seed=seed)
         source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
-        config = train_config({**self.training, **options}, seed, validated=held_source is not None)
+        config = train_config(merged, seed, validated=held_source is not None)
         prepare(self.generator, source, held_source)
         self.generator.train()
         try:
@@ -270,7 +293,8 @@ class Model:
             batch_size: items scored together.
 
         Returns:
-            float64 ``[n]`` nats, with ``.kind``.
+            float64 ``[n]`` nats, with ``.kind`` and ``.of``: with a learned (lossy) tokenizer the probability is
+            that of the item's codes, and tells nothing about the items that have the same codes.
         """
         dataset = read(data, self.tokenizer.modality)
         if isinstance(dataset, TableFiles):
@@ -296,7 +320,8 @@ class Model:
             row[: len(rest)] += torch.from_numpy(rest)
         kind = "lower_bound" if bound > 0 else self.kind
         scalars = [self.tokenizer.size(dataset, i) for i in range(len(values))]
-        return LogProb(terms.sum(1).numpy(), kind, scalars, terms.numpy() if per_site else None)
+        sites = terms.numpy() if per_site else None
+        return LogProb(terms.sum(1).numpy(), kind, scalars, sites, self.tokenizer.scored)
 
     def complete(
         self,
@@ -348,13 +373,14 @@ class Model:
             longer = streaming.extend(self, prefixes, length, seed, 0, batch_size, options, decoder, given=dataset)
             out = self._give(longer, as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
-        dataset, values, mask = split_gaps(self.tokenizer, data, known)
+        dataset, values, mask, shown = split_gaps(self.tokenizer, data, known)
         labels = item_labels(self.tokenizer, label, dataset)
         rows = dataset
         if draws > 1:
             rows = dataset.take(torch.arange(len(values)).repeat_interleave(draws).numpy())
             values, mask = values.repeat_interleave(draws, 0), mask.repeat_interleave(draws, 0)
             labels = None if labels is None else labels.repeat_interleave(draws, 0)
+            shown = None if shown is None else shown.repeat_interleave(draws, 0)
         done = self._complete(
             values, mask, labels, seed, 0, order, decoder, guidance, batch_size, options, particles
         )  # fmt: skip
@@ -365,7 +391,8 @@ class Model:
                 "more particles=",
                 stacklevel=2,
             )
-        decoded = self.tokenizer.decode_given(done.values, rows, mask).with_form({**dataset.form, "names": None})
+        seen = mask if self.tokenizer.lossless else shown
+        decoded = self.tokenizer.decode_given(done.values, rows, seen).with_form({**dataset.form, "names": None})
         out = self._give(decoded, as_dataset)
         return (out, done) if details else out
 
@@ -385,7 +412,7 @@ class Model:
         """Lossless code of ``data``: about ``-log2 p`` bits, given the labels where there are any, plus a header.
 
         Raises:
-            UnsupportedError: the values are real numbers.
+            UnsupportedError: the values are real numbers, or the tokenizer is lossy.
             DataError: data that the model's values cannot hold.
         """
         from ancestral.archive import compress
@@ -432,12 +459,13 @@ class Model:
 
     @property
     def kind(self) -> str:
-        """Of the scores: "exact" or "lower_bound"."""
-        return "exact" if self.generator.head.exact and not self.tokenizer.many_codes else "lower_bound"
+        """Of the scores: "exact", "lower_bound" or "estimate"."""
+        kind = self.generator.head.kind
+        return "lower_bound" if kind == "exact" and self.tokenizer.many_codes else kind
 
     def verbs(self) -> tuple[str, ...]:
         """The verbs that this model answers."""
-        finite = self._generator is None or self.generator.head.finite
+        finite = (self._generator is None or self.generator.head.finite) and self.tokenizer.lossless
         return ("sample", "log_prob", "complete", *(("compress", "decompress") if finite else ()))
 
     def _order(self, order: str | Order | None, n: int) -> Order | None:

@@ -22,8 +22,7 @@ class Likelihood:
     def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
         """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
         order = generator.order.draw(noise.uniform(generator.space.n + 1), progress)
-        each = generator.log_prob(values, order, condition)
-        return -each.sum() / generator.counted(values, order)
+        return generator.losses(values, order, condition, noise).sum() / generator.counted(values, order)
 
 
 class EarlyExit:
@@ -55,7 +54,7 @@ class InOrder:
     def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
         """Mean nats per scalar of ``values`` ``[B, N, *event]``."""
         order = generator.order.scoring().to(values.device)
-        return -generator.log_prob(values, order, condition).sum() / generator.counted(values, order)
+        return generator.losses(values, order, condition, noise).sum() / generator.counted(values, order)
 
 
 class Jointly:
@@ -81,7 +80,8 @@ class MaskedLikelihood:
 
     Args:
         ratio: how many sites are hidden: "uniform" hides 1 .. N with equal chance; "cosine" a share
-            ``cos(pi/2 * u)`` (MaskGIT: Chang et al. 2022, arXiv:2202.04200).
+            ``cos(pi/2 * u)`` (MaskGIT: Chang et al. 2022, arXiv:2202.04200); "high" a share from a normal of mean 1
+            and spread 0.25, cut to [0.7, 1] (MAR: Li et al. 2024, arXiv:2406.11838).
         weighting: "bound" takes each item's mean over its hidden sites, which with "uniform" is an unbiased
             estimate of the negative bound per site (ARDM: Hoogeboom et al. 2021, arXiv:2110.02037);
             "mean" takes the mean over all hidden sites of the batch.
@@ -95,7 +95,7 @@ class MaskedLikelihood:
 
     def __init__(
         self,
-        ratio: Literal["uniform", "cosine"] = "uniform",
+        ratio: Literal["uniform", "cosine", "high"] = "uniform",
         weighting: Literal["bound", "mean"] = "bound",
         prefixes: float = 0.0,
         withhold: float = 0.0,
@@ -107,6 +107,10 @@ class MaskedLikelihood:
         u = noise.uniform(1)
         if self.ratio == "uniform":
             count = (u * n).floor() + 1
+        elif self.ratio == "high":
+            lowest = torch.special.ndtr(torch.tensor((0.7 - 1) / 0.25, dtype=u.dtype, device=u.device))
+            share = 1 + 0.25 * torch.special.ndtri(lowest + u * (0.5 - lowest))
+            count = (share * n).ceil().clamp(1, n)
         else:
             count = (torch.cos(u * (math.pi / 2)) * n).ceil().clamp(1, n)
         return torch.argsort(torch.argsort(noise.uniform(n), -1), -1) < count
@@ -122,12 +126,12 @@ class MaskedLikelihood:
         if self.withhold and condition.label is not None:
             kept = noise.uniform(1)[:, 0] >= self.withhold
             condition = replace(condition, label=torch.where(kept, condition.label, -1))
-        each = generator.observe(values, ~hidden, condition).log_prob(values)
+        each = generator.observe(values, ~hidden, condition).loss(values, noise)
         each = torch.where(hidden, each, 0.0)
         per_site = generator.space.scalars / n
         if self.weighting == "bound":
-            return -(each.sum(1) / hidden.sum(1)).mean() / per_site
-        return -each.sum() / hidden.sum() / per_site
+            return (each.sum(1) / hidden.sum(1)).mean() / per_site
+        return each.sum() / hidden.sum() / per_site
 
 
 class AbsorbingDiffusion:

@@ -13,8 +13,11 @@ from ancestral.files import atomic_path
 from ancestral.version import __version__
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ancestral.model import Model
     from ancestral.recipes.registry import Recipe
+    from ancestral.tokenizers import Tokenizer
 
 FORMAT = 1
 
@@ -22,7 +25,8 @@ FORMAT = 1
 def save_model(model: Model, path: str | Path, overwrite: bool = False) -> None:
     """Write a folder: ``model.json`` (recipe, configuration, tokenizer) and ``weights.safetensors``.
 
-    A model that is there already is replaced; a folder with other files only if ``overwrite``.
+    A model that is there already is replaced; a folder with other files only if ``overwrite``. A learned tokenizer's
+    weights go to ``tokenizer.safetensors``.
 
     Raises:
         DataError: the place cannot be written, or is a folder of other files.
@@ -45,8 +49,61 @@ def save_model(model: Model, path: str | Path, overwrite: bool = False) -> None:
     with atomic_path(path, directory=True, overwrite=overwrite, ours="model.json") as folder:
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / "model.json").write_text(text + "\n", encoding="utf-8")
-        tensors = {k: v.detach().cpu().contiguous() for k, v in model.generator.state_dict().items()}
-        save_file(tensors, folder / "weights.safetensors")
+        save_file(_plain(model.generator.state_dict()), folder / "weights.safetensors")
+        _save_weights(model.tokenizer, folder)
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | Path, overwrite: bool = False) -> None:
+    """Write a folder: ``tokenizer.json``, and ``tokenizer.safetensors`` if the tokenizer has weights.
+
+    A tokenizer that is there already is replaced; a folder with other files only if ``overwrite``.
+
+    Raises:
+        DataError: the place cannot be written, or is a folder of other files.
+    """
+    content = {"format": FORMAT, "ancestral": __version__, "tokenizer": tokenizer.state()}
+    with atomic_path(path, directory=True, overwrite=overwrite, ours="tokenizer.json") as folder:
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
+        _save_weights(tokenizer, folder)
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer in the folder of a tokenizer or of a model.
+
+    Raises:
+        DataError: no such folder, or damaged.
+    """
+    from ancestral.tokenizers import Tokenizer
+
+    path = Path(path)
+    name = "tokenizer.json" if (path / "tokenizer.json").is_file() else "model.json"
+    try:
+        content = json.loads((path / name).read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_state(content["tokenizer"])
+        _load_weights(tokenizer, path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} holds no saved tokenizer: {Path(error.filename or path).name} is missing") from error
+    except DataError:
+        raise
+    except Exception as error:  # unreadable JSON or safetensors raise errors of many kinds
+        raise DataError(f"the tokenizer in {path} is damaged and cannot be read: {str(error)[:200]}") from error
+    return tokenizer
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+
+
+def _save_weights(tokenizer: Tokenizer, folder: Path) -> None:
+    tensors = tokenizer.tensors()
+    if tensors:
+        save_file(_plain(tensors), folder / "tokenizer.safetensors")
+
+
+def _load_weights(tokenizer: Tokenizer, folder: Path) -> None:
+    if tokenizer.tensors():
+        tokenizer.load_tensors(load_file(folder / "tokenizer.safetensors"))
 
 
 def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
@@ -60,6 +117,8 @@ def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
     Raises:
         DataError: not such a folder, damaged, of a newer version, or of a recipe that is not found.
     """
+    from ancestral.tokenizers import Tokenizer
+
     path = Path(path)
     try:
         content = json.loads((path / "model.json").read_text(encoding="utf-8"))
@@ -75,9 +134,16 @@ def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
         )
     try:
         model = _recipe(path, content, recipe)(**_tupled(content["config"]))
-        model.tokenizer.load_state(content["tokenizer"])
+        state = content["tokenizer"]
+        if state["kind"] == type(model.tokenizer).__name__:
+            model.tokenizer.load_state(state)
+        else:  # one that fit was given in place of the recipe's
+            model.tokenizer = Tokenizer.from_state(state)
+        _load_weights(model.tokenizer, path)
         model.build()
         model.generator.load_state_dict(weights)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not a saved model: {Path(error.filename or path).name} is missing") from error
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
             f"the model in {path} does not fit its recipe {content.get('recipe')!r}: {str(error)[:200]}"

@@ -20,9 +20,11 @@ from ancestral.networks import (
     Recurrent,
 )
 from ancestral.networks.base import take
+from ancestral.networks.cross import CrossTransformer
 from ancestral.networks.frontier import FrontierTransformer
 from ancestral.networks.instructed import InstructedTransformer
 from ancestral.networks.recurrent import selective_scan
+from ancestral.networks.vision import MaskedAutoencoder
 from ancestral.order import Order
 from ancestral.space import Condition, Space
 
@@ -40,6 +42,12 @@ NETWORKS = {
     "mamba": lambda: Mamba(16, 2, state=4),
     "recurrent": lambda: Recurrent(16, 2),
     "frontier": lambda: FrontierTransformer(16, 2),
+    "cross": lambda: CrossTransformer(16, 2),
+    "cross-deep": lambda: CrossTransformer(16, 5),
+    "vision": lambda: MaskedAutoencoder(16, 1, buffer=2),
+    "instructed-published": lambda: InstructedTransformer(16, 2, published=True, shared=1),
+    "causal-shared": lambda: CausalTransformer(16, 2, heads=4, shared=2, prefix=True),
+    "causal-source": lambda: CausalTransformer(16, 2, targets=False, prefix=True, source=True),
     "instructed": lambda: InstructedTransformer(16, 2),
 }
 ORDERS = {

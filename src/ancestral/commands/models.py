@@ -18,6 +18,7 @@ def fit(
     steps: MaybeInt = None,
     modality: Literal["auto", "images", "text", "bytes", "table", "sequences", "audio"] = "auto",
     validation: Annotated[str, arg(metavar="SHARE|PATH")] = "0.05",
+    tokenizer: MaybePath = None,
     set_: Settings = (),
     seed: int = 0,
     checkpoint: MaybePath = None,
@@ -36,6 +37,7 @@ def fit(
         steps: number of training steps instead of, or beside, minutes.
         modality: what the data are, where that is not plain from the files.
         validation: share of the data held out for early stopping, or a file or folder of its own; 0 for none.
+        tokenizer: a saved tokenizer, or a saved model, whose tokenizer is to be used as it is.
         set_: an argument of the recipe (width=256), of training (lr=1e-3, batch_size=64, epochs=5) or of the
             reader (size=32).
         seed: the same seed gives the same model.
@@ -71,7 +73,9 @@ def fit(
     dataset = read(data, kind, **reading)
     share = console.literal(validation)
     held: Any = share if isinstance(share, (int, float)) else read(Path(validation), kind, **reading)
-    model = api.fit(dataset, recipe=recipe or record.id, modality=kind, seed=seed, validation=held, **training)
+    model = api.fit(
+        dataset, recipe=recipe or record.id, modality=kind, seed=seed, validation=held, tokenizer=tokenizer, **training
+    )
     model.save(target)
     history = model.history
     assert history is not None

@@ -69,6 +69,7 @@ def score(
         "items": len(nats),
         "bits_per_dim": result.bits_per_dim(),
         "kind": result.kind,
+        "of": result.of,
         "mean_nats": float(nats.mean()),
         "dimensions": int(np.asarray(result.scalars).sum()),
         "out": out,
@@ -81,9 +82,10 @@ def score(
         "lower_bound": "an upper bound, since log p is a lower bound",
         "estimate": "an estimate",
     }
+    of = {"codes": "code", "latents": "latent (a density)"}.get(result.of, "dimension")
     rows = [
         ("items", f"{console.counted(dataset)} of {summary['dimensions']:,} dimensions in all"),
-        ("bits per dimension", f"{summary['bits_per_dim']:.4f} ({words[result.kind]})"),
+        (f"bits per {of}", f"{summary['bits_per_dim']:.4f} ({words[result.kind]})"),
         ("bits per item", f"{bits.mean():.1f} on average, {bits.min():.1f} to {bits.max():.1f}"),
     ]
     console.facts(rows + ([("written to", out)] if out is not None else []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -66,9 +66,22 @@ class Ancestral:
 
     Args:
         random_orders: draw an order per item from the policy rather than follow the scoring order.
+        ramp: how guidance grows: "constant"; "sets", from 0 at the first set to its full scale at the last (VAR: Tian
+            et al. 2024, arXiv:2404.02905); "before", by the share of sites drawn before a set (RandAR: Pang et al.
+            2024, arXiv:2412.01827); "after", by the share drawn once it is (MAR: Li et al. 2024, arXiv:2406.11838).
     """
 
     random_orders: bool = False
+    ramp: Literal["constant", "sets", "before", "after"] = "constant"
+
+    def _scales(self, order: Order, guidance: float) -> float | list[float]:
+        if self.ramp == "sets":
+            return [guidance * k / max(order.n_sets - 1, 1) for k in range(order.n_sets)]
+        if self.ramp == "before":
+            return [guidance * start / order.n for start in order.starts[:-1]]
+        if self.ramp == "after":
+            return [guidance * min(end, order.n - 1) / order.n for end in order.starts[1:]]
+        return guidance
 
     def __call__(self, generator: Generator, request: Request) -> Tensor:
         order = request.order
@@ -92,6 +105,7 @@ class Ancestral:
             else:
                 order, known_sets = order.given(request.known), count
         draw = Draw(request.noise, **request.options)
+        base = request.base()
         return walk(
             generator,
             draw if request.around is None else request.around(draw),
@@ -101,7 +115,7 @@ class Ancestral:
             given=request.given if known_sets else None,
             known_sets=known_sets,
             sets=request.sets,
-            base=request.base(),
+            base=None if base is None else (base[0], self._scales(order, base[1])),
             ends=request.ends,
         ).values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -49,17 +49,20 @@ class RandomSets:
 
     Args:
         steps: number of sets.
+        ramp: how guidance grows; see :class:`Ancestral`.
     """
 
     steps: int
+    ramp: Literal["constant", "sets", "before", "after"] = "constant"
 
     def __call__(self, generator: Generator, request: Request) -> Tensor:
         known = _nothing_known(generator, request)
         unknown = int((~known[0]).sum())
+        draw = Ancestral(ramp=self.ramp)
         if request.order is not None or unknown == 0:
-            return Ancestral()(generator, request)
+            return draw(generator, request)
         order = random_sets(request.noise, known, cosine_sets(unknown, self.steps))
-        return Ancestral()(generator, replace(request, order=order))
+        return draw(generator, replace(request, order=order))
 
 
 def step_losses(

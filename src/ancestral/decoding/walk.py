@@ -6,6 +6,7 @@ Sampling, stepwise scoring, encoding, decoding and completion differ in their ch
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def walk(
     sets: int | None = None,
     known: Tensor | None = None,
     alive: Tensor | None = None,
-    base: tuple[Condition, float] | None = None,
+    base: tuple[Condition, float | Sequence[float]] | None = None,
     ends: Tensor | None = None,
 ) -> Walked:
     """Decide the values of all sites along ``order``.
@@ -91,7 +92,7 @@ def walk(
             their probability (likelihood weighting: Fung and Chang 1989), so that items resampled by weight
             follow the conditional distribution given all known sites.
         alive: bool ``[B]``: items whose values matter (nested heads behind the end of a sequence).
-        base: condition and scale of classifier-free guidance; both branches run as one batch.
+        base: condition and scale (one, or one per set) of classifier-free guidance; both branches run as one batch.
         ends: int64, symbols that end a stream: the walk stops once every item has drawn one. What stands behind an
             item's first is of no meaning.
 
@@ -141,7 +142,8 @@ def walk(
             full = sites if sites.dim() == 1 else torch.cat([sites, sites])
             top, bottom = features[:batch], features[batch:]
             first, second = (full, full) if sites.dim() == 1 else (full[:batch], full[batch:])
-            distribution = head(top, first).guided(head(bottom, second), base[1])
+            scale = base[1] if isinstance(base[1], (int, float)) else base[1][k]
+            distribution = head(top, first).guided(head(bottom, second), scale)
         if until is not None and isinstance(distribution, Finite):
             goes_on = until > order.starts[k]
             log_probs = distribution.log_probs()

@@ -2,6 +2,8 @@
 
 from ancestral.heads.base import Density, Distribution, Finite, Head
 from ancestral.heads.categorical import Categorical, LogisticMixture
+from ancestral.heads.diffusion import DiffusionHead
+from ancestral.heads.flow import FlowHead
 from ancestral.heads.gaussian import GaussianMixture
 from ancestral.heads.loglinear import LogLinear
 from ancestral.heads.nested import Nested
@@ -10,8 +12,10 @@ from ancestral.heads.shared import Shared
 __all__ = [
     "Categorical",
     "Density",
+    "DiffusionHead",
     "Distribution",
     "Finite",
+    "FlowHead",
     "GaussianMixture",
     "Head",
     "LogLinear",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,13 @@ class Distribution:
     def log_prob(self, values: Tensor) -> Tensor:
         """Natural logarithm of the probability (density) of ``values`` ``[B, S, *event]``: ``[B, S]``."""
         raise NotImplementedError("a distribution defines log_prob")
+
+    def loss(self, values: Tensor, noise: Noise) -> Tensor:
+        """What training minimises for ``values`` ``[B, S, *event]``: float ``[B, S]``.
+
+        The negative log-probability in nats, unless a head learns by a surrogate.
+        """
+        return -self.log_prob(values)
 
     def choose(self, chooser: Chooser, given: Tensor | None = None, alive: Tensor | None = None) -> Tensor:
         """Let ``chooser`` decide the values, one elementary distribution at a time: ``[B, S, *event]``."""
@@ -87,7 +94,9 @@ class Head(nn.Module):
     """Base of heads: features at sites to a distribution there. Parameters are made in :meth:`build`."""
 
     exact = True
-    """Whether ``log_prob`` is exact; otherwise it is a lower bound."""
+    """Whether ``log_prob`` is exact; :attr:`kind` says what it is otherwise."""
+    kind: Literal["exact", "lower_bound", "estimate"] = "exact"
+    """What ``log_prob`` is."""
     finite = True
     """Whether values can be entropy-coded."""
 

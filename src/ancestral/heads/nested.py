@@ -81,6 +81,7 @@ class Nested(Head):
         self.event = space.event
         self.generator.build(self.inner(space, width))
         self.exact, self.finite = self.generator.head.exact, self.generator.head.finite
+        self.kind = self.generator.head.kind
         return self
 
     def inner(self, space: Space, width: int) -> Space:

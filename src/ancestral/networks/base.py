@@ -6,13 +6,16 @@ All decoders, the coder and the scorers are written once on three methods, ``for
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ancestral.order import Order
 from ancestral.space import Condition, Space
+
+if TYPE_CHECKING:
+    from ancestral.tokenizers import Tokenizer
 
 
 @dataclass
@@ -70,6 +73,9 @@ class Network(nn.Module):
 
     def settle(self) -> None:
         """Settle what the training values are no longer needed for; called when training is over."""
+
+    def meet(self, tokenizer: Tokenizer) -> None:
+        """Look at the fitted tokenizer before :meth:`build`, for networks that read values by its codebook."""
 
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
         """Features of all sites, float32 ``[B, N, D]`` in site order; ``[:, i]`` sees only lower ranks.
@@ -256,10 +262,12 @@ class SequenceNetwork(Network):
 
     shrinking_sets = False
 
-    def __init__(self, width: int, targets: bool = True):
+    def __init__(self, width: int, targets: bool = True, prefix: bool = False):
         super().__init__()
         self.width = width
         self.targets = targets
+        self.prefix = prefix
+        """Whether the condition is told at the beginning only, rather than at every place."""
 
     def build(self, space: Space) -> SequenceNetwork:
         self.space = space
@@ -323,8 +331,10 @@ class SequenceNetwork(Network):
         sites = order.permutation[..., begin:end]
         first = max(0, min(order.sizes[0], end) - begin)
         pieces = []
+        told = self.told(condition, sites[..., :first] if self.prefix else sites, batch)
         if first:
-            pieces.append(self.first.expand(batch, first, self.width))
+            start = self.first.expand(batch, first, self.width)
+            pieces.append(start + told if self.prefix else start)
         if end - begin > first:
             fed = order.feed[begin + first : end].to(values.device)
             source = order.permutation[..., fed]
@@ -335,4 +345,4 @@ class SequenceNetwork(Network):
         x = torch.cat(pieces, 1) if len(pieces) > 1 else pieces[0]
         if self.target is not None:
             x = x + self.target(sites)
-        return x + self.told(condition, sites, batch)
+        return x if self.prefix else x + told

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding, take
+from ancestral.networks.fused import turn_pairs
 from ancestral.networks.transformer import (
     Block,
     KeyValues,
@@ -36,23 +37,41 @@ class InstructedTransformer(Network):
         depth: layers.
         heads: attention heads; by default one per 64 features, at least 2.
         dropout: share of activations dropped in training.
+        published: the details of the published model rather than a vector of its own for every position: one
+            instruction vector, turned by the position's rotation; the class is told at the start only, by a token
+            without queries and keys; instructions of one set see those before them, though not their values.
+        shared, hidden, eps: heads of keys and values, hidden features and the norms' eps; see :class:`Block`.
     """
 
-    def __init__(self, width: int = 384, depth: int = 8, heads: int | None = None, dropout: float = 0.0):
+    def __init__(
+        self,
+        width: int = 384,
+        depth: int = 8,
+        heads: int | None = None,
+        dropout: float = 0.0,
+        published: bool = False,
+        shared: int | None = None,
+        hidden: int | None = None,
+        eps: float = 1e-6,
+    ):
         super().__init__()
         self.width, self.depth, self.dropout = width, depth, dropout
         self.heads = heads or default_heads(width)
+        self.published, self.shared, self.eps = published, shared, eps
+        self.ratio = 8 / 3 if hidden is None else hidden / width
 
     def build(self, space: Space) -> InstructedTransformer:
         self.space = space
         self.embed = ValueEmbedding(space, self.width)
         self.told = ConditionEmbedding(space, self.width)
         self.first = nn.Parameter(torch.randn(self.width) * 0.5)
-        self.instruction = nn.Embedding(space.n, self.width)
+        self.instruction = nn.Embedding(1 if self.published else space.n, self.width)
         nn.init.normal_(self.instruction.weight, std=0.5)
         self.rotation = Rotary(space, self.width // self.heads)
-        self.blocks = Layers(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
-        self.norm = RMSNorm(self.width)
+        self.blocks = Layers(
+            Block(self.width, self.heads, self.dropout, self.ratio, self.shared, self.eps) for _ in range(self.depth)
+        )
+        self.norm = RMSNorm(self.width, self.eps)
         initialise(self.blocks, self.depth)
         return self
 
@@ -62,8 +81,21 @@ class InstructedTransformer(Network):
 
     def _ask(self, sites: Tensor, condition: Condition | None, batch: int) -> Tensor:
         """Instruction tokens ``[B, S, D]``."""
-        x = self.instruction(sites) + self.told(condition, sites, batch)
+        if self.published:
+            x = self._turned(sites)
+        else:
+            x = self.instruction(sites) + self.told(condition, sites, batch)
         return x.expand(batch, *x.shape[-2:])
+
+    def _turned(self, sites: Tensor) -> Tensor:
+        """The one instruction, its neighbouring features turned as pairs: ``[S, D]`` or ``[B, S, D]``."""
+        heads = self.instruction.weight.view(self.heads, -1)
+        return turn_pairs(heads, self.rotation(sites)[..., None, :]).flatten(-2)
+
+    def _company(self, sets: Tensor) -> Tensor:
+        """Which instructions see which, bool ``[S, S]``, for the sets int64 ``[S]`` that they belong to."""
+        own = torch.eye(len(sets), dtype=torch.bool, device=sets.device)
+        return (sets[None] == sets[:, None]).tril() if self.published else own
 
     def _pairs(self, values: Tensor, sites: Tensor, condition: Condition | None) -> Tensor:
         """Instruction and value of every site, interleaved: ``[B, 2 S, D]``."""
@@ -74,7 +106,7 @@ class InstructedTransformer(Network):
     def _angles(self, pairs: Tensor, asked: Tensor, start: bool) -> Tensor:
         """Rotations of an optional start token (none), pairs at their site's position, and instructions."""
         turn = self.rotation(torch.cat([pairs.repeat_interleave(2, -1), asked], -1))
-        return turn_start(turn) if start else turn
+        return turn_start(turn, 0.0 if self.published else 1.0) if start else turn
 
     def _run(self, x: Tensor, m: int, rotation: Tensor, mask: Tensor, state: list[Any] | None) -> Tensor:
         """Layers over ``m`` tokens that are kept and the instructions behind them, which nobody but they see."""
@@ -101,8 +133,7 @@ class InstructedTransformer(Network):
         sets = torch.cat([of.new_full((1,), -1), of[:last].repeat_interleave(2)])
         causal = torch.ones(m, m, dtype=torch.bool, device=device).tril()
         upper = torch.cat([causal, causal.new_zeros(m, order.n)], 1)
-        own = torch.eye(order.n, dtype=torch.bool, device=device)
-        lower = torch.cat([sets[None, :] < of[:, None], own], 1)
+        lower = torch.cat([sets[None, :] < of[:, None], self._company(of)], 1)
         features = self._run(x, m, self._angles(seen, sites, True), torch.cat([upper, lower]), None)
         return take(features, order.places)
 
@@ -123,7 +154,7 @@ class InstructedTransformer(Network):
         past = 2 * begin + (0 if first else 1)
         kept = torch.ones(m, past + m, dtype=torch.bool, device=x.device).tril(past)
         upper = torch.cat([kept, kept.new_zeros(m, size)], 1)
-        own = torch.eye(size, dtype=torch.bool, device=x.device)
+        own = self._company(torch.zeros(size, dtype=torch.int64, device=x.device))
         lower = torch.cat([own.new_ones(size, past + m), own], 1)
         cache.next += 1
         return self._run(x, m, self._angles(seen, asked, first), torch.cat([upper, lower]), cache.state)

@@ -91,9 +91,9 @@ class Rotary(nn.Module):
         return torch.view_as_complex(self.turn[sites])
 
 
-def turn_start(turn: Tensor) -> Tensor:
-    """Rotations preceded by that of a start token, which is not turned."""
-    return torch.cat([turn.new_ones(*turn.shape[:-2], 1, turn.shape[-1]), turn], -2)
+def turn_start(turn: Tensor, factor: float = 1.0) -> Tensor:
+    """Rotations preceded by that of a start token, which is not turned; 0 takes its queries and keys away."""
+    return torch.cat([turn.new_full((*turn.shape[:-2], 1, turn.shape[-1]), factor), turn], -2)
 
 
 class Layers(nn.ModuleList):
@@ -104,29 +104,51 @@ class Layers(nn.ModuleList):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward layer; keys and values may come from elsewhere."""
+    """Pre-norm attention and feed-forward layer; keys and values may come from elsewhere.
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, ratio: float = 8 / 3):
+    Args:
+        width: features D.
+        heads: of the queries.
+        dropout: share of activations dropped in training.
+        ratio: hidden features of the feed-forward layer, as a multiple of the width.
+        shared: heads of the keys and values, each of which serves several of the queries' (grouped-query attention:
+            Ainslie et al. 2023, arXiv:2305.13245); by default as many.
+        eps: of the norms.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        ratio: float = 8 / 3,
+        shared: int | None = None,
+        eps: float = 1e-6,
+    ):
         super().__init__()
         if width % heads or (width // heads) % 2:
             raise ValueError(f"width {width} must be an even multiple of the {heads} heads")
-        self.heads, self.dropout = heads, dropout
-        self.norm = RMSNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.heads, self.shared, self.dropout = heads, shared or heads, dropout
+        if heads % self.shared:
+            raise ValueError(f"{heads} heads cannot share {shared} evenly")
+        self.norm = RMSNorm(width, eps)
+        self.qkv = nn.Linear(width, (heads + 2 * self.shared) * (width // heads), bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.norm2 = RMSNorm(width)
+        self.norm2 = RMSNorm(width, eps)
         self.mlp = SwiGLU(width, ratio, dropout)
 
     def project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values ``[B, H, T, E]`` of ``x`` ``[B, T, D]``, turned by ``rotation``."""
         b, t, d = x.shape
-        h = self.heads
-        heads = self.qkv(self.norm(x)).view(b, t, 3 * h, d // h)
+        heads = self.qkv(self.norm(x)).view(b, t, -1, d // self.heads)
+        sizes = (self.heads, self.shared, self.shared)
         if rotation is None:
-            q, k, v = heads.split((h, h, h), 2)
+            q, k, v = heads.split(sizes, 2)
         else:
-            qk, v = turn_heads(heads, rotation.unsqueeze(-2), 2 * h)
-            q, k = qk.split((h, h), 2)
+            qk, v = turn_heads(heads, rotation.unsqueeze(-2), self.heads + self.shared)
+            q, k = qk.split(sizes[:2], 2)
+        if self.shared != self.heads:
+            k, v = (part.repeat_interleave(self.heads // self.shared, 2) for part in (k, v))
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -184,6 +206,10 @@ class CausalTransformer(SequenceNetwork):
         rotary: rotary embedding of the predicted site's coordinates.
         blind: sites of one set do not see each other's inputs, so that each gets the features that it would
             have if it were drawn alone (sigma-GPT's proposals).
+        prefix: the condition is told at the first place only, as a prefix, rather than at every place.
+        source: in raster order, rotate by the fed site's coordinate rather than the predicted one's; the first place
+            then has neither query nor key (Llamas with a class token).
+        shared, hidden, eps: heads of keys and values, hidden features and the norms' eps; see :class:`Block`.
     """
 
     shortens = True
@@ -197,23 +223,39 @@ class CausalTransformer(SequenceNetwork):
         targets: bool = True,
         rotary: bool = True,
         blind: bool = False,
+        prefix: bool = False,
+        source: bool = False,
+        shared: int | None = None,
+        hidden: int | None = None,
+        eps: float = 1e-6,
     ):
-        super().__init__(width, targets)
-        self.blind = blind
-        self.depth, self.heads, self.dropout, self.rotary = (
-            depth,
-            heads or default_heads(width),
-            dropout,
-            rotary,
-        )
+        super().__init__(width, targets, prefix)
+        self.source_rotary, self.shared, self.eps = source, shared, eps
+        self.ratio = 8 / 3 if hidden is None else hidden / width
+        self.depth, self.dropout, self.rotary, self.blind = depth, dropout, rotary, blind
+        self.heads = heads or default_heads(width)
 
     def build(self, space: Space) -> CausalTransformer:
         super().build(space)
         self.rotation = Rotary(space, self.width // self.heads) if self.rotary else None
-        self.blocks = Layers(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
-        self.norm = RMSNorm(self.width)
+        self.blocks = Layers(
+            Block(self.width, self.heads, self.dropout, self.ratio, self.shared, self.eps) for _ in range(self.depth)
+        )
+        self.norm = RMSNorm(self.width, self.eps)
         initialise(self.blocks, self.depth)
         return self
+
+    def check(self, order: Order) -> None:
+        if self.source_rotary and not order.is_raster:
+            raise ValueError("this network feeds sites in raster order and no other")
+        super().check(order)
+
+    def _rotation(self, sites: Tensor) -> Tensor | None:
+        if self.rotation is None:
+            return None
+        if not self.source_rotary:
+            return self.rotation(sites)
+        return self.rotation((sites - 1).clamp(min=0)) * (sites > 0)[..., None]
 
     def initial(self, batch: int, order: Order) -> Any:
         return []
@@ -222,7 +264,7 @@ class CausalTransformer(SequenceNetwork):
         self, inputs: Tensor, places: tuple[int, int], sites: Tensor, order: Order, state: Any
     ) -> tuple[Tensor, Any]:
         begin, end = places
-        rotation = None if self.rotation is None else self.rotation(sites)
+        rotation = self._rotation(sites)
         causal = order.sequential and begin == 0 and end > 1
         mask = None
         if not order.sequential:

@@ -63,6 +63,7 @@ def _table(n: int, seed: int) -> Table:
 
 TOYS: dict[str, Callable[[int, int], Dataset]] = {
     "grid": lambda n, seed: _grid(n, seed),
+    "bits": lambda n, seed: _grid(n, seed, levels=2),
     "grid4": lambda n, seed: _grid(n, seed, 4, 4, levels=2),
     "wide": lambda n, seed: _grid(n, seed, 2, 4, levels=2),
     "colours": lambda n, seed: _grid(n, seed, levels=2, channels=2),
@@ -70,9 +71,9 @@ TOYS: dict[str, Callable[[int, int], Dataset]] = {
     "text": _text,
     "table": _table,
 }
-"""Toy data by name: "grid" 2 x 2 images of 3 levels, "grid4" 4 x 4 of 2, "wide" 2 x 4 of 2, "colours" 2 x 2 of 2
-channels, "tokens" sequences of one to three symbols, all with two classes; "text" lines of a few letters; "table"
-three columns."""
+"""Toy data by name: "grid" 2 x 2 images of 3 levels, "bits" of 2, "grid4" 4 x 4 of 2, "wide" 2 x 4 of 2, "colours"
+2 x 2 of 2 channels, "tokens" sequences of one to three symbols, all with two classes; "text" lines of a few letters;
+"table" three columns."""
 
 
 def toy(name: str, n: int = 256, seed: int = 0) -> Dataset:

@@ -6,12 +6,14 @@ from ancestral.errors import DataError
 from ancestral.tokenizers.audio import MuLaw
 from ancestral.tokenizers.base import SequenceTokenizer, Tokenizer
 from ancestral.tokenizers.columns import Columns
+from ancestral.tokenizers.learned import Autoencoder
 from ancestral.tokenizers.pixels import Pixels
 from ancestral.tokenizers.symbols import Symbols
 from ancestral.tokenizers.text import BPE, Bytes
 from ancestral.tokenizers.vocabulary import Vocabulary
 
 __all__ = [
+    "Autoencoder",
     "BPE",
     "Bytes",
     "Columns",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,10 +29,19 @@ class Tokenizer(ABC):
         ends: symbols that end a stream when they are drawn (streaming tokenizers only).
         many_codes: whether an item has several values tensors that decode to it, so that the probability of one is
             a lower bound on the item's.
+        lossless: whether decoding gives the encoded items back; if not, probabilities are those of the values, and
+            nothing can be compressed.
+        learned: whether :meth:`fit` trains weights, and so takes a training budget.
+        fitted: for learned ones, whether it is trained.
+        share: for learned ones, the share of a model's training time that goes to the tokenizer.
     """
 
     modality: ClassVar[str]
     streaming: bool = False
+    lossless: ClassVar[bool] = True
+    learned: ClassVar[bool] = False
+    fitted: bool = False
+    share: float = 0.0
     classes: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
     many_codes: bool = False
@@ -91,6 +101,55 @@ class Tokenizer(ABC):
         tokenizer.load_state(state)
         return tokenizer
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The learned weights by name, beside :meth:`state`; empty for tokenizers that have none."""
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take the weights that :meth:`tensors` gave, after :meth:`load_state`."""
+        if tensors:
+            raise DataError(f"{type(self).__name__} has no weights and was given {len(tensors)}")
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write a folder of its own: ``tokenizer.json``, and ``tokenizer.safetensors`` if there are weights.
+
+        A tokenizer that is there already is replaced; a folder with other files only if ``overwrite``.
+
+        Raises:
+            DataError: the place cannot be written, or is a folder of other files.
+        """
+        from ancestral.storage import save_tokenizer
+
+        save_tokenizer(self, path, overwrite)
+
+    @staticmethod
+    def load(path: str | Path) -> Tokenizer:
+        """The tokenizer in a folder that :meth:`save`, or a model's ``save``, wrote.
+
+        Raises:
+            DataError: no such folder, or damaged.
+        """
+        from ancestral.storage import load_tokenizer
+
+        return load_tokenizer(path)
+
+    def relabel(self, dataset: Dataset) -> None:
+        """Take the class labels of the data that a model of a trained tokenizer learns from.
+
+        Raises:
+            DataError: data that the tokenizer cannot take.
+        """
+        raise DataError(f"{type(self).__name__} is not learned; it is fitted to every data set anew")
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights, where there are some."""
+        return self
+
+    @property
+    def scored(self) -> str:
+        """What a model's probabilities are of: "items", or "codes" or "latents" of a lossy tokenizer."""
+        return "items" if self.lossless else "codes"
+
     @property
     def space(self) -> Space:
         """The sites and sizes of the values."""
@@ -128,9 +187,18 @@ class Tokenizer(ABC):
         Args:
             values: ``[n, N, *event]``.
             dataset: the n items with gaps, in the same order.
-            known: bool ``[n, N]``, the sites that were known; by default those that the data give.
+            known: bool, what was known: sites ``[n, N]``, by default those that the data give; for lossy tokenizers
+                parts of the data in their own terms (pixels ``[n, H, W]``), by default none.
         """
         return self.decode(values)
+
+    def known_sites(self, shown: Tensor) -> Tensor:
+        """Sites bool ``[n, N]`` whose values depend on known data alone; ``shown`` is a mask in the data's terms.
+
+        Raises:
+            DataError: the sites are the data's own parts, and are masked directly.
+        """
+        raise DataError(f"{type(self).__name__} has the data's own parts as sites; give a mask of them")
 
     def known(self, dataset: Dataset) -> Tensor:
         """Which values of :meth:`encode` the data give, bool like them: False where a cell is missing."""

@@ -1,0 +1,24 @@
+"""Learned tokenizers of images: encoder, quantiser and decoder, trained like a model and reusable alone."""
+
+from ancestral.tokenizers.learned.autoencoder import Autoencoder
+from ancestral.tokenizers.learned.composite import MultiScaleVQ, Product, ResidualVQ
+from ancestral.tokenizers.learned.convolution import Convolutional
+from ancestral.tokenizers.learned.parts import Backbone, Quantiser
+from ancestral.tokenizers.learned.quantisers import FSQ, KL, LFQ, VQ, Bins
+from ancestral.tokenizers.learned.query import Query
+
+__all__ = [
+    "FSQ",
+    "KL",
+    "LFQ",
+    "VQ",
+    "Autoencoder",
+    "Backbone",
+    "Bins",
+    "Convolutional",
+    "MultiScaleVQ",
+    "Product",
+    "Quantiser",
+    "Query",
+    "ResidualVQ",
+]
