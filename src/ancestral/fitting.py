@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ancestral.data import Dataset, TableFiles
+from ancestral.data import Dataset, TableFiles, read
 from ancestral.decoding.streams import network_log_probs
 from ancestral.errors import DataError, TrainingError
 from ancestral.generator import Generator
@@ -70,6 +70,17 @@ def held_share(validation: Any) -> float | None:
     if not 0 <= validation < 1:
         raise DataError(f"validation={validation} must be a share below 1, or data")
     return float(validation)
+
+
+def swap_tokenizer(tokenizer: Tokenizer | str | Path, dataset: Dataset) -> tuple[Tokenizer, Dataset]:
+    """The tokenizer, or the one saved in this folder, and the dataset as it reads it."""
+    chosen = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+    return chosen, read(dataset, chosen.modality)
+
+
+def start_tokenizer(tokenizer: Tokenizer, dataset: Dataset, seed: int) -> None:
+    """Fit a tokenizer without training: a learned one takes a single step, or stays as it is if it is trained."""
+    fit_tokenizer(tokenizer, dataset, dataset, None, 0.0, seed, dict(steps=1, quiet=True))
 
 
 def fit_tokenizer(

@@ -15,6 +15,16 @@ from ancestral.order import NAMED, Order, resolve
 from ancestral.tokenizers import Tokenizer
 
 
+def check_guidance(guidance: float, labels: Tensor | None) -> None:
+    """Refuse guidance without a label to strengthen.
+
+    Raises:
+        DataError: there is none.
+    """
+    if guidance and labels is None:
+        raise DataError("guidance strengthens a label, and none was given; add label=")
+
+
 def class_labels(tokenizer: Tokenizer, label: Any, n: int) -> Tensor | None:
     """Class numbers int64 ``[n]`` of one label or one per item, by name or number; None stays None.
 

@@ -25,11 +25,13 @@ from ancestral.fitting import (
     held_share,
     prepare,
     sources,
+    start_tokenizer,
+    swap_tokenizer,
     train_config,
 )
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
-from ancestral.inputs import class_labels, item_labels, order_for, split_gaps
+from ancestral.inputs import check_guidance, class_labels, item_labels, order_for, split_gaps
 from ancestral.networks.base import Network
 from ancestral.noise import Noise, item_seeds
 from ancestral.order import Order, OrderPolicy
@@ -112,9 +114,12 @@ class Model:
         return self
 
     def build(self, data: Any = None, seed: int = 0, **reading: Any) -> Model:
-        """Fit the tokenizer to ``data`` (if given) and create the untrained weights from ``seed``."""
+        """Fit the tokenizer to ``data`` (if given) and create the untrained weights from ``seed``.
+
+        A learned tokenizer takes a single step here, or stays as it is if it is trained: training is for :meth:`fit`.
+        """
         if data is not None:
-            self.tokenizer.fit(self.read(data, **reading))
+            start_tokenizer(self.tokenizer, self.read(data, **reading), seed)
         network, head, order, objective, dropout, mixture = self._parts
         space = self.tokenizer.space
         chosen = head if isinstance(head, Head) else head(space)
@@ -174,8 +179,7 @@ class Model:
         share = held_share(validation)
         held = None if share is not None else self.read(validation, **(reading or {}))
         if tokenizer is not None:
-            self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-            dataset = read(dataset, self.tokenizer.modality)
+            self.tokenizer, dataset = swap_tokenizer(tokenizer, dataset)
         merged = {**self.training, **options}
         merged = fit_tokenizer(self.tokenizer, dataset, sketch, held, share or 0.0, seed, merged, tokenizer_training)
         self.build(seed=seed)
@@ -244,8 +248,7 @@ class Model:
             drawn = streaming.extend(self, empty, length, seed, first, batch_size, options, decoder)
             return self._give(drawn, as_dataset)
         labels = class_labels(self.tokenizer, label, n)
-        if guidance and labels is None:
-            raise DataError("guidance strengthens a label, and none was given; add label=")
+        check_guidance(guidance, labels)
         if given is not None:
             row, known = self.tokenizer.given(given)
             values = self._complete(
@@ -264,7 +267,7 @@ class Model:
                     options=options,
                 )
                 chunks.append((decoder or self.decoder)(self.generator, request).cpu())
-            values = torch.cat(chunks) if chunks else self._empty()
+            values = torch.cat(chunks) if chunks else self.space.empty()
         return self._give(self.tokenizer.decode(values), as_dataset)
 
     def log_prob(
@@ -429,8 +432,6 @@ class Model:
 
         return self._give(decompress(self, blob, progress), as_dataset)
 
-    # -- saving
-
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write a folder; see :func:`ancestral.storage.save_model`."""
         save_model(self, path, overwrite)
@@ -439,8 +440,6 @@ class Model:
     def load(cls, path: str | Path, recipe: str | Path | None = None) -> Model:
         """The model that :meth:`save` wrote; see :func:`ancestral.storage.load_model`."""
         return load_model(path, recipe)
-
-    # -- helpers
 
     @property
     def name(self) -> str:
@@ -485,8 +484,7 @@ class Model:
         options: dict[str, Any],
         particles: int = 64,
     ) -> Completion:
-        if guidance and labels is None:
-            raise DataError("guidance strengthens a label, and none was given; add label=")
+        check_guidance(guidance, labels)
         return complete_values(
             self.generator,
             values,
@@ -501,9 +499,6 @@ class Model:
             batch_size=batch_size,
         )
 
-    def _give(self, dataset: Dataset, as_dataset: bool) -> Any:
+    @staticmethod
+    def _give(dataset: Dataset, as_dataset: bool) -> Any:
         return dataset if as_dataset else dataset.native()
-
-    def _empty(self) -> Tensor:
-        dtype = torch.int64 if self.space.discrete else torch.float32
-        return torch.zeros(0, self.space.n, *self.space.event, dtype=dtype)

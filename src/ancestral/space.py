@@ -82,6 +82,10 @@ class Space:
         """Numbers that one item consists of: the "dimensions" of bits per dimension."""
         return self.n * math.prod(self.event)
 
+    def empty(self) -> Tensor:
+        """The values of no item, ``[0, N, *event]``."""
+        return torch.zeros(0, self.n, *self.event, dtype=torch.int64 if self.discrete else torch.float32)
+
     def site_sizes(self) -> Tensor:
         """Categories at every site, int64 ``[N]``."""
         if isinstance(self.sizes, int):

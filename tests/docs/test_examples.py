@@ -20,6 +20,7 @@ import ancestral.api
 from ancestral import laws
 from ancestral.cli import main
 from ancestral.recipes.registry import catalogue
+from ancestral.tokenizers.learned import Autoencoder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs" / "pages").rglob("*.md"))]
@@ -63,7 +64,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: np.ndarray) ->
             options.pop("steps", None)
         return fit(data, **{**options, "epochs": EPOCHS, "quiet": True})
 
+    train_tokenizer = Autoencoder.fit
+
+    def briefly(tokenizer: Autoencoder, data: Any, **options: Any) -> Any:
+        budget = {"steps": 2} if options.pop("minutes", None) else {}
+        return train_tokenizer(tokenizer, data, **{**options, **budget, "quiet": True})
+
     monkeypatch.setattr(ancestral.api, "fit", brief)
+    monkeypatch.setattr(Autoencoder, "fit", briefly)
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "photos", digits[:60])
     write_images(tmp_path / "other-photos", digits[60:70])
