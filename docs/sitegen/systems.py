@@ -55,7 +55,8 @@ def _part(value: Any) -> str:
     """Class of a part, linked to its entry in the reference if it has one there."""
     kind = type(value)
     home = kind.__module__.removeprefix("ancestral.")
-    for room, _ in ROOMS:
+    # The innermost room first: learned tokenizers have a page of their own.
+    for room, _ in sorted(ROOMS, key=lambda r: -len(r[0])):
         if home == room or home.startswith(room + "."):
             return f"[{kind.__name__}](../reference/{room.replace('.', '-')}.md#{kind.__name__.lower()})"
     return f"`{kind.__name__}` (in this recipe's file)"
