@@ -15,7 +15,7 @@ from ancestral.tokenizers import Tokenizer
 
 DEFAULTS = {
     "images": "conv-nade",
-    "table": "any-order",
+    "table": "tabular-argn",
     "sequences": "any-order",
     "text": "gpt",
     "bytes": "gpt",

@@ -108,7 +108,7 @@ def stand_in(model: str, digits: np.ndarray) -> None:
         labels = np.arange(60) % 10
         fitted = ancestral.api.fit(Images.read(digits[:60], labels=labels), recipe="conv-nade", width=8, depth=1)
     elif name == "adult":
-        fitted = ancestral.api.fit("adult.csv", width=16, depth=1, heads=2)
+        fitted = ancestral.api.fit("adult.csv", width=16, sums=16)
     else:
         fitted = ancestral.api.fit("novel.txt", width=16, depth=1, heads=2, length=32)
     fitted.save(model)

@@ -128,6 +128,7 @@ def test_sharpened_samples(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
     from ancestral.decoding.walk import Draw
 
     adjust = Draw.adjust
+    monkeypatch.setattr(Draw, "plain", False)
     monkeypatch.setattr(Draw, "adjust", lambda self, x: adjust(self, x * 1.3))
     fails(exam, "sampling", "do not follow the scores")
     fails(exam, "completion", "Bayes")

@@ -144,7 +144,8 @@ def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
     if "arrow" in spec:
         return arrow_series(cells, spec)
     if name == "csv":
-        return pd.Series(np.array([("" if c is None else c) for c in cells], dtype=object), dtype=object)
+        missing = pd.isna(cells)
+        return pd.Series(np.where(missing, "", cells) if missing.any() else cells, dtype=object)
     if name == "category":
         categories = from_cells(np.array(spec["categories"], dtype=object), spec["inner"])
         table = {c: i for i, c in enumerate(spec["categories"])}

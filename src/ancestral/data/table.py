@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,8 +119,7 @@ class Table(Dataset):
         import pandas as pd
 
         if self.kind == "csv":
-            text = self.text(self.separator, True)
-            return pd.read_csv(io.StringIO(text), sep=self.separator, skip_blank_lines=False)
+            return pd.DataFrame({name: _as_read(self.cells(name)) for name in self.columns})
         if self.kind in ("arrow", "polars", "parquet"):
             table = to_arrow(self.frame, self.fields)
             if self.kind == "parquet":
@@ -159,19 +158,7 @@ class Table(Dataset):
     def text(self, separator: str, header: bool) -> str:
         """The rows as csv, below their names if ``header``."""
         columns = [[("" if c is None else c) for c in self.cells(name)] for name in self.columns]
-        # Old csv writers leave a lone carriage return unquoted, which no reader gives back.
-        risky = any("\r" in c for column in columns for c in column)
-        out = io.StringIO(newline="")
-        writer = csv.writer(
-            out,
-            delimiter=separator,
-            lineterminator="\n",
-            quoting=csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL,
-        )
-        if header:
-            writer.writerow(self.columns)
-        writer.writerows(zip(*columns))
-        return out.getvalue()
+        return _written(zip(*columns), columns, separator, self.columns if header else None)
 
     @classmethod
     def read(
@@ -216,6 +203,33 @@ class Table(Dataset):
             raise DataError("the table has no rows; it needs at least one")
         table.relabel(labels, classes)
         return table
+
+
+def _written(
+    rows: Iterable[Sequence[str]], columns: Iterable[Sequence[str]], separator: str, header: Sequence[str] | None
+) -> str:
+    """Rows as csv, below their names if there are any; ``columns`` are the same cells."""
+    # Old csv writers leave a lone carriage return unquoted, which no reader gives back.
+    risky = any("\r" in c for column in columns for c in column)
+    out = io.StringIO(newline="")
+    writer = csv.writer(
+        out, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL
+    )
+    if header is not None:
+        writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _as_read(cells: np.ndarray) -> pandas.Series:
+    """The column that pandas reads of a csv with these cells; only distinct ones are parsed."""
+    import pandas as pd
+
+    codes, distinct = pd.factorize(cells, use_na_sentinel=True)
+    column = ["" if c is None else c for c in (*distinct, *([None] if (codes < 0).any() else []))]
+    text = _written(([c] for c in column), [column], ",", ["column"])
+    parsed = pd.read_csv(io.StringIO(text), skip_blank_lines=False)["column"]
+    return parsed.take(codes).reset_index(drop=True)
 
 
 def table_like(cells: dict[str, np.ndarray], schema: dict[str, dict[str, Any]], form: dict[str, Any]) -> Table:

@@ -208,9 +208,16 @@ class Draw:
 
     def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
         if isinstance(leaf, Finite):
-            return draw_categories(self.adjust(leaf.log_probs()), self.noise)
+            # What is drawn as it is needs no normalising first.
+            return draw_categories(leaf.logits if self.plain else self.adjust(leaf.log_probs()), self.noise)
         assert isinstance(leaf, Density)
         return leaf.sample(self.noise, self.temperature)
+
+    @property
+    def plain(self) -> bool:
+        """Whether :meth:`adjust` changes nothing."""
+        untruncated = self.top_k is None and self.top_p is None and self.min_p is None
+        return self.temperature == 1 and untruncated
 
     def adjust(self, log_probs: Tensor) -> Tensor:
         """Log-probabilities ``[B, S, K]`` after temperature and truncation, not normalised."""
@@ -239,11 +246,10 @@ def draw_categories(log_probs: Tensor, noise: Noise) -> Tensor:
         noise: one stream per item.
     """
     edges = torch.softmax(log_probs, -1).cumsum(-1, dtype=torch.float64)
-    u = noise.uniform(edges.shape[1])[..., None] * edges[..., -1:]
-    index = torch.searchsorted(edges, u, right=True)[..., 0]
-    # Rounding must not reach an impossible category: the first whose edge is the total is the last possible.
-    last = (edges < edges[..., -1:]).sum(-1)
-    return torch.minimum(index, last)
+    total = edges[..., -1:]
+    # Rounding up to the total would reach an impossible category; below it the first higher edge has mass.
+    u = torch.minimum(noise.uniform(edges.shape[1])[..., None] * total, torch.nextafter(total, total.new_zeros(())))
+    return torch.searchsorted(edges, u, right=True)[..., 0]
 
 
 class Given:

@@ -33,7 +33,7 @@ class Ragged(Finite):
 
     def log_prob(self, values: Tensor) -> Tensor:
         each = [
-            -F.cross_entropy(self._head.site_logits(self._features[:, i], site), values[:, i], reduction="none")
+            self._head.site_log_prob(self._features[:, i], site, values[:, i])
             for i, site in enumerate(self._sites.tolist())
         ]
         return torch.stack(each, 1)
@@ -123,19 +123,34 @@ class RaggedCategorical(Head):
         rows = slice(start, start + self._sizes[site])
         return F.linear(features, self.weight[rows], self.bias[rows])
 
-    def _lookup(self, features: Tensor, site: int) -> Tensor:
+    def site_log_prob(self, features: Tensor, site: int, values: Tensor) -> Tensor:
+        """Log-probabilities ``[B]`` of the ``values`` ``[B]`` of one site."""
+        if site not in self._counted:
+            return -F.cross_entropy(self.site_logits(features, site), values, reduction="none")
+        row, sure, digit = self._told(features, site)
+        each = getattr(self, f"table{site}")[row, values]
+        if sure is None or digit is None:
+            return each
+        return torch.where(sure, torch.where(digit == values, 0.0, float("-inf")), each)
+
+    def _told(self, features: Tensor, site: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Row of the site's table, and for digits where they are certain and which: each ``[B]``."""
         coarse, entry = self._counted[site]
-        is_entry = site == entry
         row = features[:, 0].round().long()
         row = torch.where(row < 0, self._sizes[coarse], row)
-        logits = getattr(self, f"table{site}")[row]
-        if is_entry:
-            return logits
+        if site == entry:
+            return row, None, None
         entries = self._sizes[entry]
         listed = features[:, 1].round().long()
         sure = (row < self._sizes[coarse]) & (listed >= 0) & (listed < entries - 1)
         digit = getattr(self, f"spelled{site}")[torch.where(sure, row * entries + listed, 0)]
-        sure &= digit >= 0
+        return row, sure & (digit >= 0), digit
+
+    def _lookup(self, features: Tensor, site: int) -> Tensor:
+        row, sure, digit = self._told(features, site)
+        logits = getattr(self, f"table{site}")[row]
+        if sure is None or digit is None:
+            return logits
         point = torch.full_like(logits, float("-inf")).scatter(1, digit.clamp(min=0)[:, None], 0.0)
         return torch.where(sure[:, None], point, logits)
 

@@ -147,8 +147,16 @@ class ColumnNetwork(Network):
         for lexicon in space.lexicons:
             if lexicon.counted:
                 speaks[list(lexicon.sites[1:])] = 0
+        # Counted sites neither speak nor need features.
+        self._live: Tensor
+        self.register_buffer("_live", speaks.nonzero()[:, 0], persistent=False)
         self.speaks: Tensor
         self.register_buffer("speaks", speaks, persistent=False)
+        sizes = space.site_sizes()
+        self._starts: Tensor
+        self.register_buffer("_starts", sizes.cumsum(0) - sizes, persistent=False)
+        self._site: Tensor
+        self.register_buffer("_site", torch.arange(n).repeat_interleave(sizes), persistent=False)
         self.profiles = nn.ModuleList(
             Profile(space, lexicon, sums, self.neighbours, speaks) for lexicon in space.lexicons
         )
@@ -164,18 +172,30 @@ class ColumnNetwork(Network):
 
     def contributions(self, values: Tensor, sites: Tensor) -> Tensor:
         """Vectors of known cells ``[B, S]`` at ``sites``: float32 ``[B, S, sums]``."""
+        if sites.dim() == 1 and len(sites) == self.space.n:  # summed up once per value rather than once per cell
+            table = self.embed.table.weight
+            own = table if len(table) == len(self._site) else table.repeat(self.space.n, 1)
+            spoken = (own + self.known[self._site]) * self.speaks[self._site][:, None]
+            return F.embedding(values + self._starts, spoken)
         return (self.embed(values, sites) + self.known[sites]) * self.speaks[sites][..., None]
 
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
-        sites = torch.arange(self.space.n, device=values.device)
+        n, batch = self.space.n, values.shape[0]
+        sites = torch.arange(n, device=values.device)
         each, rank = self.contributions(values, sites), order.rank.to(values.device)
         for profile, lexicon in zip(self.profiles, self.space.lexicons):
             # A value is known once both its sites are.
             each = torch.cat([each, profile(values)[:, None]], 1)
             rank = torch.cat([rank, rank[..., list(lexicon.sites[:2])].amax(-1, keepdim=True)], -1)
-        before = (rank[..., None, :] < rank[..., : self.space.n, None]).to(each.dtype)
-        total = before @ each + self.told(condition, sites, values.shape[0])
-        return self._tell(self._layers(total, sites), sites, values, rank[..., : self.space.n])
+        live = self._live
+        before = (rank[..., None, :] < rank[..., live, None]).to(each.dtype).expand(batch, -1, -1)
+        told = self.told(condition, sites[live], batch) + self.place[live]
+        total = torch.baddbmm(told.expand(batch, -1, -1), before, each)
+        features = self._layers(total, live)
+        if len(live) < n:
+            features = features.new_zeros(n, batch, self.width).index_copy(0, live, features.transpose(0, 1))
+            features = features.transpose(0, 1)
+        return self._tell(features, sites, values, rank[..., :n])
 
     def step(self, cache: Cache, last: Tensor | None = None) -> Tensor:
         order, k = cache.order, cache.next
@@ -196,9 +216,15 @@ class ColumnNetwork(Network):
                 cache.state = cache.state + (added if new.dim() == 0 else added * new[:, None])[:, None]
         cache.next += 1
         sites = order.sets[k]
-        total = cache.state + self.told(cache.condition, sites, cache.batch)
         known = torch.where(rank < k, rank, k)
-        return self._tell(self._layers(total.expand(-1, sites.shape[-1], -1), sites), sites, cache.values, known)
+        if not bool(self.speaks[sites].any()):
+            features = cache.state.new_zeros(cache.batch, sites.shape[-1], self.width)
+        else:
+            total = cache.state + self.told(cache.condition, sites, cache.batch) + self.place[sites]
+            features = self._layers(total.expand(cache.batch, sites.shape[-1], -1), sites)
+            if len(self._live) < self.space.n:
+                features = features * self.speaks[sites][..., None]
+        return self._tell(features, sites, cache.values, known)
 
     def _layers(self, total: Tensor, sites: Tensor) -> Tensor:
         """Features ``[B, S, D]`` of target ``sites`` from sums ``[B, S, sums]``."""
@@ -210,15 +236,20 @@ class ColumnNetwork(Network):
             return out
         every = len(sites) == self.space.n  # asked for in full: no copies of the weights
         own = [p if every else p[sites] for p in (self.enter, self.enter_bias, *self.inner, *self.inner_bias)]
-        x = F.silu(total + self.place[sites]).transpose(0, 1)
+        reuse = not torch.is_grad_enabled()
+        x = F.silu(total.transpose(0, 1), inplace=reuse)
         x = F.dropout(x, self.dropout, self.training)
-        x = F.silu(torch.baddbmm(own[1][:, None], x, own[0]))
+        x = F.silu(torch.baddbmm(own[1][:, None], x, own[0]), inplace=reuse)
         for weight, bias in zip(own[2 : 2 + self.depth], own[2 + self.depth :]):
-            x = x + F.silu(torch.baddbmm(bias[:, None], F.dropout(x, self.dropout, self.training), weight))
+            inner = torch.baddbmm(bias[:, None], F.dropout(x, self.dropout, self.training), weight)
+            x = F.silu(inner, inplace=reuse).add_(x) if reuse else x + F.silu(inner)
         return x.transpose(0, 1)
 
     def _tell(self, features: Tensor, sites: Tensor, values: Tensor, rank: Tensor) -> Tensor:
-        """Features with the first two replaced at counted sites by what their heads look up."""
+        """Features, whose first two at counted sites become what their heads look up; in place where those speak not.
+
+        Counted sites have features of nothing else.
+        """
         for lexicon in self.space.lexicons:
             if not lexicon.counted:
                 continue
@@ -229,8 +260,11 @@ class ColumnNetwork(Network):
                     continue
                 base = torch.where(rank[..., coarse] < rank[..., site], values[:, coarse], -1)
                 listed = torch.where(rank[..., entry] < rank[..., site], values[:, entry], -1)
-                told = torch.stack([base, listed], -1).to(features.dtype)[:, None]
+                told = torch.stack([base, listed], -1).to(features.dtype)
+                if sites.dim() == 1:
+                    features[:, int(here.nonzero()), :2] = told
+                    continue
                 mark = here.reshape(-1, here.shape[-1], 1)
-                first = torch.where(mark, told.expand(-1, features.shape[1], -1), features[..., :2])
+                first = torch.where(mark, told[:, None].expand(-1, features.shape[1], -1), features[..., :2])
                 features = torch.cat([first, features[..., 2:]], -1)
         return features
