@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -268,17 +269,27 @@ def _grid(height: int, width: int) -> tuple[Tensor, Tensor]:
     return v, u
 
 
-def cosine_sets(n: int, steps: int) -> Tensor:
-    """Set of the k-th drawn site under the cosine schedule: int64 ``[n]``, nondecreasing, every set non-empty.
+def scheduled_sets(n: int, steps: int, schedule: Literal["cosine", "arccos"] = "cosine") -> Tensor:
+    """Set of the k-th drawn site under a masking schedule: int64 ``[n]``, nondecreasing, every set non-empty.
 
-    After step t of T a share ``cos(pi/2 * t/T)`` of the sites is still masked (Chang et al. 2022).
+    After step t of T a share ``cos(pi/2 * t/T)``, or ``2/pi * arccos(t/T)``, of the sites is still masked (Chang et al.
+    2022, arXiv:2202.04200).
     """
     steps = min(steps, n)
-    ends = [n - math.floor(n * math.cos(math.pi / 2 * (t + 1) / steps) + 1e-9) for t in range(steps)]
+
+    def masked(done: float) -> float:
+        return math.cos(math.pi / 2 * done) if schedule == "cosine" else math.acos(done) / (math.pi / 2)
+
+    ends = [n - math.floor(n * masked((t + 1) / steps) + 1e-9) for t in range(steps)]
     for t in range(steps):  # at least one site a step, and room left for the steps to come
         low = (ends[t - 1] if t else 0) + 1
         ends[t] = min(max(ends[t], low), n - (steps - 1 - t))
     return torch.searchsorted(torch.tensor(ends), torch.arange(n), right=True)
+
+
+def cosine_sets(n: int, steps: int) -> Tensor:
+    """:func:`scheduled_sets` on the cosine schedule."""
+    return scheduled_sets(n, steps)
 
 
 class OrderPolicy:

@@ -23,6 +23,7 @@ from ancestral.networks.base import take
 from ancestral.networks.cross import CrossTransformer
 from ancestral.networks.frontier import FrontierTransformer
 from ancestral.networks.instructed import InstructedTransformer
+from ancestral.networks.modulated import ModulatedTransformer
 from ancestral.networks.recurrent import selective_scan
 from ancestral.networks.vision import MaskedAutoencoder
 from ancestral.order import Order
@@ -48,6 +49,7 @@ NETWORKS = {
     "instructed-published": lambda: InstructedTransformer(16, 2, published=True, shared=1),
     "causal-shared": lambda: CausalTransformer(16, 2, heads=4, shared=2, prefix=True),
     "causal-source": lambda: CausalTransformer(16, 2, targets=False, prefix=True, source=True),
+    "modulated": lambda: ModulatedTransformer(16, 2),
     "instructed": lambda: InstructedTransformer(16, 2),
 }
 ORDERS = {

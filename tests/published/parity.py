@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,13 @@ def close(got: Tensor, want: Tensor, tolerance: float = 1e-4) -> None:
     assert torch.equal(got[~finite], want[~finite])
     error = (got.detach().double() - want.double()).abs() / want.double().abs().clamp(min=1)
     assert float(error[finite].max()) <= tolerance, float(error[finite].max())
+
+
+def some(seed: int) -> Callable[..., Tensor]:
+    """Makes random weights of a shape, none of them 0 or 1, of the given scale."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(*shape: int, scale: float = 0.5) -> Tensor:
+        return torch.randn(*shape, generator=generator) * scale + 0.1
+
+    return make

@@ -60,6 +60,10 @@ class Decoder(Protocol):
     def __call__(self, generator: Generator, request: Request) -> Tensor: ...
 
 
+Ramp = Literal["constant", "sets", "before", "after", "with"] | float
+"""How guidance grows along the sets; see :class:`Ancestral`."""
+
+
 @dataclass(frozen=True)
 class Ancestral:
     """Set by set along the order, each from its conditional distribution: exact samples of the model.
@@ -68,11 +72,14 @@ class Ancestral:
         random_orders: draw an order per item from the policy rather than follow the scoring order.
         ramp: how guidance grows: "constant"; "sets", from 0 at the first set to its full scale at the last (VAR: Tian
             et al. 2024, arXiv:2404.02905); "before", by the share of sites drawn before a set (RandAR: Pang et al.
-            2024, arXiv:2412.01827); "after", by the share drawn once it is (MAR: Li et al. 2024, arXiv:2406.11838).
+            2024, arXiv:2412.01827); "after", by the share drawn once it is (MAR: Li et al. 2024, arXiv:2406.11838),
+            and "with", the same, but its full scale at the last set (ARPG: Li et al. 2025, arXiv:2503.10568); a number
+            p, as ``(1 - cos(pi s^p)) / 2`` of the share s drawn before (RAR: Yu et al. 2024, arXiv:2411.00776), which
+            is constant for p = 0.
     """
 
     random_orders: bool = False
-    ramp: Literal["constant", "sets", "before", "after"] = "constant"
+    ramp: Ramp = "constant"
 
     def _scales(self, order: Order, guidance: float) -> float | list[float]:
         if self.ramp == "sets":
@@ -81,6 +88,11 @@ class Ancestral:
             return [guidance * start / order.n for start in order.starts[:-1]]
         if self.ramp == "after":
             return [guidance * min(end, order.n - 1) / order.n for end in order.starts[1:]]
+        if self.ramp == "with":
+            return [guidance * end / order.n for end in order.starts[1:]]
+        if not isinstance(self.ramp, str):
+            shares = [(start / order.n) ** self.ramp for start in order.starts[:-1]]
+            return [guidance * (1 - math.cos(math.pi * share)) / 2 for share in shares]
         return guidance
 
     def __call__(self, generator: Generator, request: Request) -> Tensor:

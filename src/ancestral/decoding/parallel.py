@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from ancestral.decoding.decoders import Ancestral, Request
+from ancestral.decoding.decoders import Ancestral, Ramp, Request
 from ancestral.noise import Noise
-from ancestral.order import Order, cosine_sets
+from ancestral.order import Order, scheduled_sets
 from ancestral.space import Condition
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _nothing_known(generator: Generator, request: Request) -> Tensor:
 
 @dataclass(frozen=True)
 class RandomSets:
-    """Random sets of growing size, on MaskGIT's cosine schedule, each drawn given all before.
+    """Random sets on one of MaskGIT's schedules, each drawn given all before.
 
     Each set is drawn from the product of its sites' conditionals: ``steps`` network passes instead of N (RandAR:
     Pang et al. 2024, arXiv:2412.01827).
@@ -50,10 +50,12 @@ class RandomSets:
     Args:
         steps: number of sets.
         ramp: how guidance grows; see :class:`Ancestral`.
+        schedule: "cosine", sets that grow, or "arccos", sets of nearly one size until the last ones.
     """
 
     steps: int
-    ramp: Literal["constant", "sets", "before", "after"] = "constant"
+    ramp: Ramp = "constant"
+    schedule: Literal["cosine", "arccos"] = "cosine"
 
     def __call__(self, generator: Generator, request: Request) -> Tensor:
         known = _nothing_known(generator, request)
@@ -61,7 +63,7 @@ class RandomSets:
         draw = Ancestral(ramp=self.ramp)
         if request.order is not None or unknown == 0:
             return draw(generator, request)
-        order = random_sets(request.noise, known, cosine_sets(unknown, self.steps))
+        order = random_sets(request.noise, known, scheduled_sets(unknown, self.steps, self.schedule))
         return draw(generator, replace(request, order=order))
 
 

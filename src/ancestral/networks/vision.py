@@ -7,31 +7,92 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding
-from ancestral.networks.transformer import observe_all, observe_step
+from ancestral.networks.transformer import KeyValues, observe_all, observe_step
 from ancestral.order import Order
 from ancestral.space import Condition, Space
 
 
 class VisionBlock(nn.Module):
-    """Layer norm, attention, layer norm, two-layer perceptron (ViT: Dosovitskiy et al. 2020, arXiv:2010.11929)."""
+    """Layer norm, attention, layer norm, two-layer perceptron (ViT: Dosovitskiy et al. 2020, arXiv:2010.11929).
 
-    def __init__(self, width: int, heads: int, ratio: float = 4.0, dropout: float = 0.0):
+    Args:
+        width: features D.
+        heads: of the attention.
+        ratio: hidden features of the perceptron, as a multiple of the width.
+        dropout: share of activations dropped in training.
+        eps: of the norms.
+        bias: queries, keys and values have one.
+        modulated: a condition shifts and scales what is normalised, and gates both branches (adaptive layer norm:
+            Peebles and Xie 2022, arXiv:2212.09748).
+        normalised: every head's queries and keys are normalised too (Dehghani et al. 2023, arXiv:2302.05442).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        ratio: float = 4.0,
+        dropout: float = 0.0,
+        eps: float = 1e-6,
+        bias: bool = True,
+        modulated: bool = False,
+        normalised: bool = False,
+    ):
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of the {heads} heads")
         self.heads, self.dropout = heads, dropout
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=bias), nn.Linear(width, width)
         self.inner, self.outer = nn.Linear(width, round(width * ratio)), nn.Linear(round(width * ratio), width)
+        self.modulate = nn.Linear(width, 6 * width) if modulated else None
+        self.query_norm = nn.LayerNorm(width // heads, eps=eps) if normalised else None
+        self.key_norm = nn.LayerNorm(width // heads, eps=eps) if normalised else None
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Tokens ``[B, T, D]``; ``seen``, bool and broadcastable to ``[B, H, T, T]``, says who sees whom."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[B, H, T, E]`` of normalised tokens ``[B, T, D]``."""
         b, t, d = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        return q, k, v
+
+    def forward(
+        self,
+        x: Tensor,
+        seen: Tensor | None = None,
+        told: Tensor | None = None,
+        kept: KeyValues | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Tokens ``[B, T, D]`` to tokens.
+
+        Args:
+            x: the tokens.
+            seen: bool, broadcastable to ``[B, H, T, S]``: who sees whom of the S tokens kept and given.
+            told: the condition ``[B, T, D]`` or ``[B, 1, D]`` of a modulated block.
+            kept: keys and values of tokens before, to which these are added.
+            causal: tokens see themselves and those before; not with ``seen``.
+        """
+        six: tuple[Tensor | None, ...] = (None,) * 6
+        if self.modulate is not None:
+            assert told is not None
+            six = self.modulate(F.silu(told)).chunk(6, -1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = six
+        q, k, v = self.project(_moved(self.norm1(x), shift1, scale1))
+        if kept is not None:
+            k, v = kept.append(k, v)
         drop = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=drop)
-        x = x + F.dropout(self.out(y.transpose(1, 2).reshape(b, t, d)), self.dropout, self.training)
-        return x + F.dropout(self.outer(F.gelu(self.inner(self.norm2(x)))), self.dropout, self.training)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal, dropout_p=drop)
+        y = F.dropout(self.out(y.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
+        x = x + (y if gate1 is None else gate1 * y)
+        y = self.outer(F.gelu(self.inner(_moved(self.norm2(x), shift2, scale2))))
+        y = F.dropout(y, self.dropout, self.training)
+        return x + (y if gate2 is None else gate2 * y)
+
+
+def _moved(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
+    return x if shift is None or scale is None else x * (1 + scale) + shift
 
 
 def xavier(module: nn.Module) -> None:

@@ -185,3 +185,24 @@ def llama_layers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             }
             out[f"{layer}{names.get(part, part)}.weight"] = tensor
     return out
+
+
+def section(config: Mapping[str, Any], *path: str) -> dict[str, Any]:
+    """The settings under ``path`` of a nested configuration, or all of them if it is flat."""
+    found: Any = config
+    for part in path:
+        if part not in found:
+            return dict(config) if found is config else {}
+        found = found[part]
+    return {name: found[name] for name in found}
+
+
+def pick(state: dict[str, Tensor], name: str) -> Tensor:
+    """Take a weight out of the authors' state.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if name not in state:
+        raise DataError(f"the weights do not fit the configuration: there is no {name} among them")
+    return state.pop(name)
