@@ -41,7 +41,7 @@ class PatchLikelihood:
         side = self.side(progress)
         height, width = generator.space.shape
         if height % side or width % side:
-            raise DataError(f"codes of {height} x {width} do not divide into patches of side {side}; take fewer levels=")
+            raise DataError(f"{height} x {width} codes do not divide into patches of side {side}; give fewer levels=")
         if side == 1:
             return InOrder().loss(generator, values, condition, noise, progress)
         network = generator.network
