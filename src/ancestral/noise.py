@@ -68,11 +68,12 @@ class Noise:
 
     Args:
         seeds: int64 ``[B]``, see :func:`item_seeds`.
+        counter: blocks that were drawn before, one number for all streams or int64 ``[B]``.
     """
 
-    def __init__(self, seeds: Tensor):
+    def __init__(self, seeds: Tensor, counter: int | Tensor = 0):
         self.seeds = seeds
-        self.counter = 0
+        self.counter = counter
 
     @classmethod
     def of(cls, seed: int, batch: int, first: int = 0, device: torch.device | str = "cpu") -> Noise:
@@ -87,8 +88,9 @@ class Noise:
     def bits(self, *shape: int) -> Tensor:
         """Hashed 64-bit words, int64 ``[B, *shape]``; every call moves all streams on by one block."""
         count = math.prod(shape)
-        block = hash64(self.seeds ^ hash64(torch.tensor(self.counter, dtype=torch.int64, device=self.seeds.device)))
-        self.counter += 1
+        counter = torch.as_tensor(self.counter, dtype=torch.int64, device=self.seeds.device)
+        block = hash64(self.seeds ^ hash64(counter))
+        self.counter = self.counter + 1
         index = torch.arange(count, dtype=torch.int64, device=self.seeds.device)
         return hash64(block[:, None] ^ hash64(index)[None]).reshape(self.batch, *shape)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ancestral.decoding.continuous import Continuous
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
 from ancestral.decoding.mixing import Mixed
 from ancestral.decoding.ngrams import History
@@ -140,6 +141,8 @@ def continue_streams(
     """
     n, device = generator.space.n, next(generator.parameters()).device
     decoder = decoder or Ancestral()
+    if isinstance(decoder, Continuous) and length > 0:
+        return decoder.streams(generator, prefixes, length, context, seeds, options, ends)
     final = torch.tensor(ends, dtype=torch.int64)
     done: list[Tensor | None] = [None] * len(prefixes)
     # Streams whose windows are equally full move in step.

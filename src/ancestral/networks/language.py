@@ -96,9 +96,10 @@ class LanguageBlock(nn.Module):
         b, _, t, _ = q.shape
         drop = self.dropout if self.training else 0.0
         share = self.heads // self.kv_heads
-        if t == 1 and mask is None and share > 1:
+        if t == 1 and share > 1:
             # One place: the heads of a group are like places that see the same keys.
-            y = F.scaled_dot_product_attention(q.view(b, self.kv_heads, share, self.head), k, v, dropout_p=drop)
+            q = q.reshape(b, self.kv_heads, share, self.head)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
             return self.out(y.reshape(b, 1, -1))
         if share > 1:
             k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
