@@ -35,6 +35,7 @@ ROOMS = (
     ("training", "Training"),
     ("recipes.registry", "Recipe records"),
     ("recipes.toys", "Toy data"),
+    ("serving", "Serving"),
     ("laws", "Laws"),
     ("errors", "Errors"),
 )

@@ -19,6 +19,7 @@ from ancestral.commands.drawing import complete, sample
 from ancestral.commands.models import check, fit, info, quickstart, recipes
 from ancestral.commands.reporting import report
 from ancestral.commands.scoring import compress, decompress, score
+from ancestral.commands.serving import serve
 from ancestral.commands.studying import study
 from ancestral.errors import AncestralError
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "report": report,
     "recipes": recipes,
     "check": check,
+    "serve": serve,
     "study": study,
     "quickstart": quickstart,
     "info": info,
@@ -68,6 +70,10 @@ EXAMPLES = {
     "check": """\
   ancestral check any-order
   ancestral check my_recipe.py""",
+    "serve": """\
+  ancestral serve novel.ancestral --port 8000
+  curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\
+      -d '{"model": "novel", "prompt": "It was", "max_tokens": 50}'""",
     "study": "  ancestral study model-collapse-accumulate --set generations=5",
     "quickstart": "  ancestral quickstart --minutes 0.5 --out try",
     "info": "  ancestral info digits.ancestral --json",

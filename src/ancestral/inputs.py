@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,42 @@ def order_for(generator: Generator, order: str | Order, n: int, name: str) -> Or
             "any-order can"
         )
     return found
+
+
+def named_sites(tokenizer: Tokenizer, known: str | Sequence[str]) -> np.ndarray | None:
+    """Known sites by name: bool, of the sites' shape; None if there is no such name.
+
+    Args:
+        tokenizer: fitted.
+        known: top, bottom, left or right half of images; or columns of a table, separated by commas or listed.
+
+    Raises:
+        DataError: halves of what has no halves, or a list with something else than columns in it.
+    """
+    shape = tokenizer.space.shape
+    halves = ("top", "bottom", "left", "right")
+    columns: dict[str, Any] | None = getattr(tokenizer, "columns", None)
+    if isinstance(known, str) and known in halves and columns is None:
+        if len(shape) != 2:
+            raise DataError(f"{known} is a half of an image, and this model's sites have the shape {shape}")
+        height, width = shape
+        mask = np.zeros(shape, bool)
+        half = {
+            "top": np.s_[: height // 2, :],
+            "bottom": np.s_[height - height // 2 :, :],
+            "left": np.s_[:, : width // 2],
+            "right": np.s_[:, width - width // 2 :],
+        }
+        mask[half[known]] = True
+        return mask
+    if columns is None:
+        return None
+    chosen = np.zeros(tokenizer.space.n, bool)
+    for name in known.split(",") if isinstance(known, str) else known:
+        if name.strip() not in columns:
+            raise DataError(f"there is no column {name.strip()!r} to be known; there are {', '.join(columns)}")
+        chosen[columns[name.strip()]] = True
+    return chosen
 
 
 def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Tensor, Tensor, Tensor | None]:

@@ -25,7 +25,7 @@ from ancestral.tokenizers.learned import Autoencoder
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs" / "pages").rglob("*.md"))]
 EPOCHS = 0.2
-NOT_RUN = ("quickstart", "check")
+NOT_RUN = ("quickstart", "check", "serve")
 """Commands with tests of their own, too long for here."""
 
 

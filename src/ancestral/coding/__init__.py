@@ -7,13 +7,14 @@ fingerprints of a model and of its numerical results, :mod:`codec` codes items a
 from __future__ import annotations
 
 from ancestral.coding.codec import Decoded, decode, decode_values, encode_values
-from ancestral.coding.container import Container, pack, unpack
+from ancestral.coding.container import Container, claimed, pack, unpack
 from ancestral.coding.streams import decode_stream, decode_stream_set, encode_stream, encode_stream_set
 from ancestral.decoding.streams import stream_log_prob
 
 __all__ = [
     "Container",
     "Decoded",
+    "claimed",
     "decode",
     "decode_stream",
     "decode_stream_set",

@@ -80,11 +80,15 @@ def pack(content: Container) -> bytes:
     return bytes(out)
 
 
-def unpack(blob: bytes) -> Container:
+def unpack(blob: bytes, most: int | None = None) -> Container:
     """The content of ``blob``.
 
+    Args:
+        blob: the bytes.
+        most: bytes that a section may have once it is inflated; None for any number.
+
     Raises:
-        StreamError: not such bytes, of a later version, cut short, or damaged.
+        StreamError: not such bytes, of a later version, cut short, damaged, or larger than ``most``.
     """
     blob = bytes(blob)
     if not blob.startswith(MAGIC):
@@ -113,12 +117,44 @@ def unpack(blob: bytes) -> Container:
             raise StreamError(DAMAGED)
         at += size // 2
         try:
-            sections.append(zlib.decompress(section) if size % 2 else section)
+            sections.append(_inflate(section, most) if size % 2 else section)
         except zlib.error as error:
             raise StreamError(DAMAGED) from error
     if at != len(body):
         raise StreamError(DAMAGED)
     return Container(body[5], body[6:14], body[14:18], body[18:22], tuple(numbers), tuple(sections))
+
+
+def _inflate(section: bytes, most: int | None) -> bytes:
+    if most is None:
+        return zlib.decompress(section)
+    inflater = zlib.decompressobj()
+    data = inflater.decompress(section, most + 1)
+    if len(data) > most:
+        raise StreamError(f"the stream has a part of more than {most} bytes, which is refused here")
+    if not inflater.eof:
+        raise StreamError(DAMAGED)
+    return data
+
+
+def claimed(blob: bytes, most: int) -> tuple[int, int]:
+    """How many items and how many symbols or lanes a stream says that it holds, before anything is decoded.
+
+    What comes from strangers can say anything; compare with what you would decode at most.
+
+    Args:
+        blob: the bytes.
+        most: bytes that a section may have once it is inflated.
+
+    Raises:
+        StreamError: as :func:`unpack`.
+    """
+    content = unpack(blob, most)
+    items = content.numbers[1] if len(content.numbers) > 1 else 0
+    if content.kind != STREAMS or len(content.sections) < 3:
+        return items, items
+    lengths, lanes = (read_varints(section) for section in content.sections[1:3])
+    return items, max(sum(lengths), sum(lanes))
 
 
 def _later(version: int) -> str:

@@ -194,29 +194,11 @@ def known_mask(model: Model, text: str) -> Any:
     """
     import numpy as np
 
-    shape = model.space.shape
-    if text in ("top", "bottom", "left", "right"):
-        if len(shape) != 2:
-            raise DataError(f"--known {text} is for images; this model's sites have the shape {shape}")
-        mask = np.zeros(shape, bool)
-        height, width = shape
-        where = {
-            "top": np.s_[: height // 2, :],
-            "bottom": np.s_[height - height // 2 :, :],
-            "left": np.s_[:, : width // 2],
-            "right": np.s_[:, width - width // 2 :],
-        }
-        mask[where[text]] = True
-        return mask
-    columns: dict[str, Any] | None = getattr(model.tokenizer, "columns", None)
-    if columns is not None and not Path(text).is_file():
-        chosen = np.zeros(model.space.n, bool)
-        for name in (part.strip() for part in text.split(",")):
-            if name not in columns:
-                raise DataError(f"there is no column {name!r} to be known; there are {', '.join(columns)}")
-            chosen[columns[name]] = True
-        return chosen
+    from ancestral.inputs import named_sites
+
     path = Path(text)
+    if not path.is_file() and (named := named_sites(model.tokenizer, text)) is not None:
+        return named
     if not path.is_file():
         raise DataError(
             f"--known {text!r} is no mask; give top, bottom, left, right, column names, or a .npy or image file"

@@ -73,7 +73,7 @@ class Audio(Dataset):
             if len(self) != 1:
                 raise DataError(f"{target} holds one clip and there are {len(self)}; give a folder")
             with atomic_path(target) as path:
-                path.write_bytes(self._wav(0))
+                path.write_bytes(self.wav(0))
             return
         if target.suffix:
             raise DataError(f"sound is written as .wav, not as {target.suffix}; give a .wav file or a folder")
@@ -83,9 +83,10 @@ class Audio(Dataset):
                 if self.labels is not None and self.classes and Path(name).parent == Path("."):
                     place = folder / self.classes[int(self.labels[i])].replace("/", "_") / name
                 place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(self._wav(i))
+                place.write_bytes(self.wav(i))
 
-    def _wav(self, i: int) -> bytes:
+    def wav(self, i: int) -> bytes:
+        """Item i as a wav file."""
         buffer = io.BytesIO()
         with wave.open(buffer, "wb") as file:
             file.setnchannels(1)
@@ -93,6 +94,19 @@ class Audio(Dataset):
             file.setframerate(self.rate)
             file.writeframes(self._samples(self.clips[i]).tobytes())
         return buffer.getvalue()
+
+    @classmethod
+    def read_files(cls, files: Sequence[bytes], channel: int | None = None) -> Audio:
+        """The contents of wav files.
+
+        Args:
+            files: of 8 or 16 bits, all of one kind.
+            channel: the one to take, from 0, where there are several.
+
+        Raises:
+            DataError: damaged or mixed files.
+        """
+        return _clips([(f"clip {i}", data) for i, data in enumerate(files)], channel, "list")
 
     @classmethod
     def read(
@@ -153,26 +167,32 @@ def _from_files(path: Path, labels: Any, classes: Sequence[str], channel: int | 
     folders = {Path(name).parts[0] for name in names if len(Path(name).parts) > 1}
     if labels is None and len(folders) > 1 and all(len(Path(name).parts) > 1 for name in names):
         labels = [Path(name).parts[0] for name in names]
+    kind = "folder" if path.is_dir() else "file"
+    found = _clips([(str(file), read_bytes(file)) for file in paths], channel, kind)
+    return Audio(found.clips, found.rate, found.bits, labels, classes, names, kind)
+
+
+def _clips(files: Sequence[tuple[str, bytes]], channel: int | None, kind: str) -> Audio:
+    """The clips of files, each given by what it is called and its bytes."""
     clips, facts = [], []
-    for file in paths:
-        clip, rate, bits = _wav(file, channel)
+    for name, data in files:
+        clip, rate, bits = _wav(name, data, channel)
         clips.append(clip)
         facts.append((rate, bits))
         if facts[0] != facts[-1]:
             raise DataError(
-                f"{file} has {rate} samples a second of {bits} bits, {paths[0]} {facts[0][0]} of {facts[0][1]}; "
+                f"{name} has {rate} samples a second of {bits} bits, {files[0][0]} {facts[0][0]} of {facts[0][1]}; "
                 "convert them to one kind"
             )
     if not any(map(len, clips)):
-        raise DataError(f"{path} holds no samples; record something")
-    kind = "folder" if path.is_dir() else "file"
-    return Audio(clips, *facts[0], labels, classes, names, kind)
+        raise DataError(f"{files[0][0] if files else 'the list'} holds no samples; record something")
+    return Audio(clips, *facts[0], kind=kind)
 
 
-def _wav(path: Path, channel: int | None) -> tuple[np.ndarray, int, int]:
-    """Samples int32 ``[T]``, rate and bits of a file."""
+def _wav(path: str, content: bytes, channel: int | None) -> tuple[np.ndarray, int, int]:
+    """Samples int32 ``[T]``, rate and bits of a file, given by what it is called and its bytes."""
     try:
-        with wave.open(io.BytesIO(read_bytes(path))) as file:
+        with wave.open(io.BytesIO(content)) as file:
             channels, width, rate, count, *_ = file.getparams()
             data = file.readframes(count)
     except (wave.Error, EOFError) as error:

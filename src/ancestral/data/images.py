@@ -102,7 +102,7 @@ class Images(Dataset):
             if len(self) != 1:
                 raise DataError(f"{target} holds one image and there are {len(self)}; give a folder, .npz or .npy")
             with atomic_path(target) as path:
-                self._write(0, path)
+                path.write_bytes(self.png(0))
         elif suffix in SUFFIXES:
             raise DataError(f"images are written losslessly, not as {suffix}; give .png, .npz, .npy or a folder")
         else:
@@ -116,15 +116,18 @@ class Images(Dataset):
                 if self.labels is not None and self.classes and Path(name).parent == Path("."):
                     place = folder / self.classes[int(self.labels[i])].replace("/", "_") / name
                 place.parent.mkdir(parents=True, exist_ok=True)
-                self._write(i, place)
+                place.write_bytes(self.png(i))
 
-    def _write(self, i: int, path: Path) -> None:
+    def png(self, i: int) -> bytes:
+        """Item i as a png file, which :meth:`read` gives back exactly."""
         from PIL.PngImagePlugin import PngInfo
 
         info = PngInfo()
         if self.levels < 256:
             info.add_text("levels", str(self.levels))
-        self.picture(i).save(path, format="PNG", pnginfo=info)
+        buffer = io.BytesIO()
+        self.picture(i).save(buffer, format="PNG", pnginfo=info)
+        return buffer.getvalue()
 
     @classmethod
     def read(
