@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from sitegen.docstrings import markdown  # noqa: E402
 from sitegen.measured import measured_page  # noqa: E402
 from sitegen.pictures import orders_svg  # noqa: E402
+from sitegen.published import published_table  # noqa: E402
 from sitegen.reference import write_reference  # noqa: E402
 from sitegen.systems import write_systems  # noqa: E402
 
@@ -57,7 +58,7 @@ def command_help() -> str:
     return "\n\n".join(f"## {name}\n\n```text\n{_help_of(name)}\n```" for name in COMMANDS)
 
 
-GENERATED = {"laws": laws_table, "help": command_help}
+GENERATED = {"laws": laws_table, "help": command_help, "published": published_table}
 """What written pages can ask for."""
 
 

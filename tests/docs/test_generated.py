@@ -14,9 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
 from sitegen.docstrings import inline, markdown, signature
 from sitegen.measured import measured_page
 from sitegen.pictures import orders_svg, panels
+from sitegen.published import published_table
 from sitegen.reference import ROOMS, described, public, room_page
 from sitegen.systems import lineage
 
+from ancestral.published import systems
 from ancestral.recipes.registry import catalogue
 from ancestral.training import TrainConfig
 
@@ -100,3 +102,13 @@ def test_misses_are_printed_like_hits() -> None:
 def test_lineage_names_every_system_once() -> None:
     named = re.findall(r"\(recipes/([\w-]+)\.md\)", "\n".join(lineage(list(catalogue().values()))))
     assert sorted(named) == sorted(catalogue())
+
+
+def test_every_published_system_says_what_was_compared_and_is_tested() -> None:
+    table = published_table().split("\n")[2:]
+    assert [row.split("`")[1] for row in table] == list(systems())
+    tests = Path(__file__).resolve().parents[1] / "published"
+    written = "".join(file.read_text() for file in tests.glob("test_*.py"))
+    for name, row in zip(systems(), table, strict=True):
+        assert row.count(" | ") == 3, row
+        assert f'load_published("{name}"' in written, f"no test loads {name}"

@@ -44,6 +44,7 @@ NETWORKS = {
     "recurrent": lambda: Recurrent(16, 2),
     "frontier": lambda: FrontierTransformer(16, 2),
     "cross": lambda: CrossTransformer(16, 2),
+    "cross-published": lambda: CrossTransformer(16, 2, published=True),
     "cross-deep": lambda: CrossTransformer(16, 5),
     "vision": lambda: MaskedAutoencoder(16, 1, buffer=2),
     "instructed-published": lambda: InstructedTransformer(16, 2, published=True, shared=1),

@@ -27,13 +27,13 @@ from ancestral.space import Condition, Space
 class CrossBlock(nn.Module):
     """Queries attend to given keys and values; feed-forward layer."""
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    def __init__(self, width: int, heads: int, dropout: float, ratio: float = 8 / 3, eps: float = 1e-6):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.norm, self.norm2 = RMSNorm(width), RMSNorm(width)
+        self.norm, self.norm2 = RMSNorm(width, eps), RMSNorm(width, eps)
         self.query = nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.mlp = SwiGLU(width, dropout=dropout)
+        self.mlp = SwiGLU(width, ratio, dropout)
 
     def forward(self, x: Tensor, rotation: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         b, t, d = x.shape
@@ -57,14 +57,27 @@ class CrossTransformer(Network):
         depth: layers, the first half over contents and the rest over queries.
         heads: attention heads; by default one per 64 features, at least 2.
         dropout: share of activations dropped in training.
+        published: as in the published models, the condition's token has neither queries nor keys.
+        hidden, eps: hidden features of the feed-forward layers, and the norms' eps.
     """
 
-    def __init__(self, width: int = 384, depth: int = 8, heads: int | None = None, dropout: float = 0.0):
+    def __init__(
+        self,
+        width: int = 384,
+        depth: int = 8,
+        heads: int | None = None,
+        dropout: float = 0.0,
+        published: bool = False,
+        hidden: int | None = None,
+        eps: float = 1e-6,
+    ):
         super().__init__()
         if depth < 2:
             raise ValueError(f"depth={depth} leaves no layer for either the contents or the queries; give at least 2")
         self.width, self.depth, self.dropout = width, depth, dropout
         self.heads = heads or default_heads(width)
+        self.published, self.eps = published, eps
+        self.ratio = 8 / 3 if hidden is None else hidden / width
 
     def build(self, space: Space) -> CrossTransformer:
         self.space, width = space, self.width
@@ -73,11 +86,13 @@ class CrossTransformer(Network):
         self.first, self.query = nn.Parameter(torch.randn(width) * 0.5), nn.Parameter(torch.randn(width) * 0.5)
         self.rotation = Rotary(space, width // self.heads)
         half = self.depth // 2
-        self.blocks = Layers(Block(width, self.heads, self.dropout) for _ in range(half))
-        self.between = RMSNorm(width)
+        self.blocks = Layers(Block(width, self.heads, self.dropout, self.ratio, eps=self.eps) for _ in range(half))
+        self.between = RMSNorm(width, self.eps)
         self.keys = nn.Linear(width, 2 * width, bias=False)
-        self.cross = nn.ModuleList(CrossBlock(width, self.heads, self.dropout) for _ in range(self.depth - half))
-        self.norm = RMSNorm(width)
+        self.cross = nn.ModuleList(
+            CrossBlock(width, self.heads, self.dropout, self.ratio, self.eps) for _ in range(self.depth - half)
+        )
+        self.norm = RMSNorm(width, self.eps)
         initialise(self, self.depth)
         return self
 
@@ -91,7 +106,7 @@ class CrossTransformer(Network):
 
     def _angles(self, sites: Tensor, start: bool) -> Tensor:
         turn = self.rotation(sites)
-        return turn_start(turn) if start else turn
+        return turn_start(turn, 0.0 if self.published else 1.0) if start else turn
 
     def _read(
         self, x: Tensor, rotation: Tensor, mask: Tensor | None, kept: list[KeyValues] | None

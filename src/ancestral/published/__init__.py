@@ -25,6 +25,12 @@ def systems() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _HELPERS))
 
 
+def evidence(system: str) -> tuple[str, str, str]:
+    """What a published system is, what its mapping was compared with, and which outputs were compared."""
+    module = importlib.import_module(f"{__name__}.{system}")
+    return (module.__doc__ or "").split("\n")[0].rstrip("."), module.AGAINST, module.CHECKED
+
+
 def load_published(
     system: str,
     source: str | Path | Mapping[str, Tensor],
@@ -54,4 +60,4 @@ def load_published(
     return module.load(read_weights(source), dict(config), tokenizer)
 
 
-__all__ = ["load_published", "systems"]
+__all__ = ["evidence", "load_published", "systems"]

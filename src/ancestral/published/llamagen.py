@@ -16,6 +16,9 @@ from ancestral.published.weights import filled, fitting_tokenizer, llama_hidden,
 from ancestral.space import Space
 from ancestral.tokenizers import Tokenizer
 
+AGAINST = "its formulas written out again, at random weights"
+CHECKED = "logits with and without a class"
+
 _RULES = (
     (r"^cls_embedding\.embedding_table\.weight$", "network.told.label.weight"),
     (r"^tok_embeddings\.weight$", "network.embed.table.weight"),

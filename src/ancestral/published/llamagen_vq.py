@@ -11,6 +11,9 @@ from ancestral.published.autoencoders import assemble, named
 from ancestral.tokenizers import Tokenizer
 from ancestral.tokenizers.learned import VQ, Convolutional
 
+AGAINST = "its formulas written out again, at random weights"
+CHECKED = "codes on the sphere, and where each convolution goes"
+
 
 def load(state: dict[str, Tensor], config: dict[str, Any], tokenizer: Tokenizer | None = None) -> Tokenizer:
     """The tokenizer with the authors' weights.

@@ -18,6 +18,9 @@ from ancestral.published.weights import filled, fitting_tokenizer, renamed
 from ancestral.space import Space
 from ancestral.tokenizers import Tokenizer
 
+AGAINST = "outputs of the authors' code"
+CHECKED = "encoder, decoder, diffusion chains, loss, guided samples with recorded noise"
+
 _RULES = (
     (r"^z_proj\.", "network.embed.project."),
     (r"^z_proj_ln\.", "network.entry."),

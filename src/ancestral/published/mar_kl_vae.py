@@ -10,6 +10,9 @@ from ancestral.published.autoencoders import assemble, named
 from ancestral.tokenizers import Tokenizer
 from ancestral.tokenizers.learned import KL, Convolutional
 
+AGAINST = "outputs of the authors' code"
+CHECKED = "moments, divergence, images decoded from latents"
+
 SCALE = 0.2325
 """What MAR multiplies latents by before it models them."""
 

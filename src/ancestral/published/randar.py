@@ -18,6 +18,9 @@ from ancestral.published.weights import filled, fitting_tokenizer, llama_hidden,
 from ancestral.space import Space
 from ancestral.tokenizers import Tokenizer
 
+AGAINST = "outputs of the authors' code"
+CHECKED = "logits and loss in random orders, guided greedy samples in random sets; shared keys and values too"
+
 _RULES = (
     (r"^cls_embedding\.embedding_table\.weight$", "network.told.label.weight"),
     (r"^tok_embeddings\.weight$", "network.embed.table.weight"),

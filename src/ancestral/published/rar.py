@@ -17,6 +17,7 @@ from ancestral.published.weights import filled, fitting_tokenizer, pick, renamed
 from ancestral.space import Space
 from ancestral.tokenizers import Tokenizer
 
+AGAINST = "its formulas written out again, at random weights"
 CHECKED = "logits in raster and in random orders, guided greedy samples with the scale's power"
 
 _RULES = (

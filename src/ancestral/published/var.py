@@ -15,6 +15,9 @@ from ancestral.order import FixedOrder, Order
 from ancestral.published.weights import filled, fitting_tokenizer, renamed
 from ancestral.tokenizers import Tokenizer
 
+AGAINST = "outputs of the authors' code"
+CHECKED = "logits, guided greedy codes and images; plain, shared modulation, without cosine attention"
+
 _RULES = (
     (r"^(?:attn_bias_for_masking|lvl_1L|blocks\.\d+\.attn\.zero_k_bias)$", ""),
     (r"^class_emb\.", "network.classes."),

@@ -10,6 +10,9 @@ from ancestral.published.autoencoders import assemble, named
 from ancestral.tokenizers import Tokenizer
 from ancestral.tokenizers.learned import Convolutional, MultiScaleVQ
 
+AGAINST = "outputs of the authors' code"
+CHECKED = "latents, codes and partial sums of every scale, images decoded from each"
+
 
 def load(state: dict[str, Tensor], config: dict[str, Any], tokenizer: Tokenizer | None = None) -> Tokenizer:
     """The tokenizer with the authors' weights.

@@ -206,3 +206,12 @@ def pick(state: dict[str, Tensor], name: str) -> Tensor:
     if name not in state:
         raise DataError(f"the weights do not fit the configuration: there is no {name} among them")
     return state.pop(name)
+
+
+def joined(state: dict[str, Tensor], to: str, *names: str) -> None:
+    """Put weights below each other under one name, in place.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    state[to] = torch.cat([pick(state, name) for name in names])
