@@ -26,6 +26,25 @@ _COMMON = (
     (r"^quant_conv\.", "backbone.before."),
     (r"^post_quant_conv\.", "backbone.after."),
 )
+PLAIN = (
+    (r"\.nin_shortcut\.", ".shortcut."),
+    (r"\.conv_in\.", ".first."),
+    (r"\.norm_out\.", ".norm."),
+    (r"\.conv_out\.", ".last."),
+    (r"\.mid\.(\d+)\.", r".middle.\1."),
+    (r"\.down\.(\d+)\.block\.", r".levels.\1.blocks."),
+)
+"""Rules for the encoder and decoder of MaskGIT's tokenizer in its PyTorch form, but for ``decoder.up``."""
+
+
+def plain_levels(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """MaskGIT's weights with the decoder's levels counted from the coarsest, as here."""
+
+    def place(found: re.Match[str]) -> str:
+        level = levels - 1 - int(found[1])
+        return f"decoder.up.{level}." if found[2] == "upsample_conv" else f"decoder.levels.{level}.blocks."
+
+    return {re.sub(r"decoder\.up\.(\d+)\.(block|upsample_conv)\.", place, k): v for k, v in state.items()}
 
 
 def named(state: Mapping[str, Tensor], levels: int, quantiser: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:

@@ -18,18 +18,26 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 class Residual(nn.Module):
-    """Two normalised 3 x 3 convolutions beside a shortcut."""
+    """Two normalised 3 x 3 convolutions beside a shortcut.
 
-    def __init__(self, inputs: int, outputs: int):
+    With ``plain`` as in the published MaskGIT tokenizer: convolutions without biases, and where the channels change the
+    shortcut starts from the convolutions' result rather than from the input.
+    """
+
+    def __init__(self, inputs: int, outputs: int, plain: bool = False):
         super().__init__()
+        self.plain = plain
         self.norm1, self.norm2 = norm(inputs), norm(outputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not plain)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=not plain)
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.shortcut = nn.Conv2d(outputs if plain else inputs, outputs, 1, bias=not plain)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        start = h if self.plain and isinstance(self.shortcut, nn.Conv2d) else x
+        return self.shortcut(start) + h
 
 
 class GridAttention(nn.Module):
@@ -50,10 +58,10 @@ class GridAttention(nn.Module):
 class Level(nn.Module):
     """Residual blocks of one resolution, each followed by attention if asked."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool):
+    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool, plain: bool = False):
         super().__init__()
         sizes = [inputs, *[outputs] * blocks]
-        self.blocks = nn.ModuleList(Residual(a, b) for a, b in itertools.pairwise(sizes))
+        self.blocks = nn.ModuleList(Residual(a, b, plain) for a, b in itertools.pairwise(sizes))
         self.attention = nn.ModuleList(GridAttention(outputs) for _ in range(blocks if attention else 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,43 +80,77 @@ class Middle(nn.Sequential):
         super().__init__(Residual(channels, channels), between, Residual(channels, channels))
 
 
+def _middle(channels: int, blocks: int, attention: bool, plain: bool) -> nn.Sequential:
+    if plain:
+        return nn.Sequential(*(Residual(channels, channels, plain) for _ in range(blocks)))
+    return Middle(channels, attention)
+
+
 class Encoder(nn.Module):
-    """Images to latents; every level but the last halves height and width."""
+    """Images to latents; every level but the last halves height and width, by a convolution or (``plain``) a mean."""
 
     def __init__(
-        self, images: int, stem: int, channels: list[int], blocks: int, latents: int, attention: bool, middle: bool
+        self,
+        images: int,
+        stem: int,
+        channels: list[int],
+        blocks: int,
+        latents: int,
+        attention: bool,
+        middle: bool,
+        plain: bool = False,
     ):
         super().__init__()
         sizes, top = [stem, *channels], len(channels) - 1
-        self.first = nn.Conv2d(images, stem, 3, padding=1)
+        self.first = nn.Conv2d(images, stem, 3, padding=1, bias=not plain)
         self.levels = nn.ModuleList(
-            Level(a, b, blocks, attention and i == top) for i, (a, b) in enumerate(itertools.pairwise(sizes))
+            Level(a, b, blocks, attention and i == top, plain) for i, (a, b) in enumerate(itertools.pairwise(sizes))
         )
-        self.down = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2) for c in channels[:-1])
-        self.middle = Middle(channels[-1], middle)
+        self.down = nn.ModuleList(nn.AvgPool2d(2) if plain else nn.Conv2d(c, c, 3, stride=2) for c in channels[:-1])
+        self.middle = _middle(channels[-1], blocks, middle, plain)
         self.norm = norm(channels[-1])
-        self.last = nn.Conv2d(channels[-1], latents, 3, padding=1)
+        self.last = nn.Conv2d(channels[-1], latents, 1 if plain else 3, padding=0 if plain else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         for number, level in enumerate(self.levels):
             x = level(x)
             if number < len(self.down):
-                x = self.down[number](F.pad(x, (0, 1, 0, 1)))
+                down = self.down[number]
+                x = down(F.pad(x, (0, 1, 0, 1)) if isinstance(down, nn.Conv2d) else x)
         return self.last(F.silu(self.norm(self.middle(x))))
 
 
 class Decoder(nn.Module):
-    """Latents to images; every level but the finest doubles height and width."""
+    """Latents to images; every level but the finest doubles height and width.
 
-    def __init__(self, images: int, channels: list[int], blocks: int, latents: int, attention: bool, middle: bool):
+    Args:
+        images: channels of the images.
+        channels: features of every level, finest first.
+        blocks: residual blocks per level; one more unless ``plain``.
+        latents: channels of the latents.
+        attention: after the blocks of the coarsest level.
+        middle: attention between the two blocks at the coarsest resolution.
+        plain: see :class:`Residual`.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        channels: list[int],
+        blocks: int,
+        latents: int,
+        attention: bool,
+        middle: bool,
+        plain: bool = False,
+    ):
         super().__init__()
         top = len(channels) - 1
         self.first = nn.Conv2d(latents, channels[top], 3, padding=1)
-        self.middle = Middle(channels[top], middle)
-        sizes = [channels[top], *reversed(channels)]
+        self.middle = _middle(channels[top], blocks, middle, plain)
+        sizes, each = [channels[top], *reversed(channels)], blocks if plain else blocks + 1
         self.levels = nn.ModuleList(
-            Level(a, b, blocks + 1, attention and i == 0) for i, (a, b) in enumerate(itertools.pairwise(sizes))
+            Level(a, b, each, attention and i == 0, plain) for i, (a, b) in enumerate(itertools.pairwise(sizes))
         )
         self.up = nn.ModuleList(nn.Conv2d(c, c, 3, padding=1) for c in reversed(channels[1:]))
         self.norm = norm(channels[0])
@@ -139,6 +181,9 @@ class Convolutional(Backbone):
         middle: attention between the two blocks at the coarsest resolution.
         kernel: size of a convolution before and after quantisation; 0 for none.
         between: channels on the networks' side of these convolutions; by default those of the latents.
+        plain: the published MaskGIT tokenizer's details: no attention, no biases in the residual blocks (see
+            :class:`Residual`), means rather than convolutions to halve the resolution, as many blocks in the decoder
+            and in the middle as in the encoder, and images in [0, 1].
     """
 
     def __init__(
@@ -152,9 +197,12 @@ class Convolutional(Backbone):
         middle: bool = True,
         kernel: int = 1,
         between: int | None = None,
+        plain: bool = False,
     ):
         super().__init__()
-        self.between = between
+        self.between, self.plain = between, plain
+        if plain:
+            attention, attention_back, middle = False, False, False
         self.channels = [channels * m for m in multipliers]
         self.blocks, self.patch, self.kernel = blocks, patch, kernel
         self.stem, self.attention, self.middle = channels, attention, middle
@@ -175,17 +223,23 @@ class Convolutional(Backbone):
         self.grid = (height // self.factor, across // self.factor)
         pixels, kernel = colours * self.patch**2, self.kernel
         given, taken = self.between or inputs, self.between or width
-        self.encoder = Encoder(pixels, self.stem, self.channels, self.blocks, given, self.attention, self.middle)
-        self.decoder = Decoder(pixels, self.channels, self.blocks, taken, self.attention_back, self.middle)
+        self.encoder = Encoder(
+            pixels, self.stem, self.channels, self.blocks, given, self.attention, self.middle, self.plain
+        )
+        self.decoder = Decoder(pixels, self.channels, self.blocks, taken, self.attention_back, self.middle, self.plain)
         self.before = nn.Conv2d(given, inputs, kernel, padding=kernel // 2) if kernel else nn.Identity()
         self.after = nn.Conv2d(width, taken, kernel, padding=kernel // 2) if kernel else nn.Identity()
         return self
 
     def encode(self, images: Tensor) -> Tensor:
+        if self.plain:
+            images = (images + 1) / 2
         return self.before(self.encoder(F.pixel_unshuffle(images, self.patch) if self.patch > 1 else images))
 
     def decode(self, latents: Tensor) -> Tensor:
         x = self.decoder(self.after(latents))
+        if self.plain:
+            x = 2 * x - 1
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
     def cells(self, known: Tensor) -> Tensor:
