@@ -18,7 +18,7 @@ CHECKED = "latents, codes, images decoded from codes"
 def load(state: dict[str, Tensor], config: dict[str, Any], tokenizer: Tokenizer | None = None) -> Tokenizer:
     """The tokenizer with the authors' weights.
 
-    Their networks take and give images in [0, 1]; the backbone here converts, and takes them in [-1, 1] like all others.
+    Their networks take and give images in [0, 1]; the backbone takes them in [-1, 1] like all others, and converts.
 
     Args:
         state: under the authors' names.
