@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ancestral.published.weights import fill
-from ancestral.tokenizers.learned import Autoencoder, Convolutional, Quantiser
+from ancestral.tokenizers.learned import Autoencoder, Backbone, Quantiser
 
 _COMMON = (
     (r"\.nin_shortcut\.", ".shortcut."),
@@ -75,7 +75,7 @@ def named(state: Mapping[str, Tensor], levels: int, quantiser: tuple[tuple[str, 
 
 def assemble(
     quantiser: Quantiser,
-    backbone: Convolutional,
+    backbone: Backbone,
     side: int,
     tensors: Mapping[str, Tensor],
     keep: tuple[str, ...] = (),

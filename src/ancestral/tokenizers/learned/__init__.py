@@ -6,6 +6,7 @@ from ancestral.tokenizers.learned.convolution import Convolutional
 from ancestral.tokenizers.learned.parts import Backbone, Quantiser
 from ancestral.tokenizers.learned.quantisers import FSQ, KL, LFQ, VQ, Bins
 from ancestral.tokenizers.learned.query import Query
+from ancestral.tokenizers.learned.titok import TiTok
 
 __all__ = [
     "FSQ",
@@ -21,4 +22,5 @@ __all__ = [
     "Quantiser",
     "Query",
     "ResidualVQ",
+    "TiTok",
 ]

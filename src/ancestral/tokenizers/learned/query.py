@@ -10,6 +10,19 @@ from ancestral.tokenizers.learned.convolution import patches, unpatches
 from ancestral.tokenizers.learned.parts import Backbone
 
 
+def check_patches(height: int, width: int, patch: int) -> None:
+    """Refuse images that are not whole patches.
+
+    Raises:
+        DataError: they are not.
+    """
+    if height % patch or width % patch:
+        raise DataError(
+            f"images of {height} x {width} do not divide into patches of {patch} x {patch} pixels; read them with "
+            "size= or choose another patch="
+        )
+
+
 class Query(Backbone):
     """Vision transformers with latent tokens (TiTok: Yu et al. 2024, arXiv:2406.07550).
 
@@ -35,11 +48,7 @@ class Query(Backbone):
         from ancestral.networks.vision import VisionBlock, xavier
 
         channels, height, across = image
-        if height % self.patch or across % self.patch:
-            raise DataError(
-                f"images of {height} x {across} do not divide into patches of {self.patch} x {self.patch} pixels; read "
-                "them with size= or choose another patch="
-            )
+        check_patches(height, across, self.patch)
         self.size = (height, across)
         count, pixels = height * across // self.patch**2, channels * self.patch**2
         self.read, self.write = nn.Linear(pixels, self.width), nn.Linear(self.width, pixels)
