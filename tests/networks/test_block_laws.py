@@ -25,6 +25,7 @@ from ancestral.networks.frontier import FrontierTransformer
 from ancestral.networks.instructed import InstructedTransformer
 from ancestral.networks.modulated import ModulatedTransformer
 from ancestral.networks.recurrent import selective_scan
+from ancestral.networks.state_space import GroupedMamba
 from ancestral.networks.vision import MaskedAutoencoder
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -41,6 +42,7 @@ NETWORKS = {
     "causal-convolution": lambda: CausalConvolution(8, 2),
     "masked-convolution": lambda: MaskedConvolution(16, 2),
     "mamba": lambda: Mamba(16, 2, state=4),
+    "mamba-2": lambda: GroupedMamba(16, 3, 4, 2, heads=4, shared=2),
     "recurrent": lambda: Recurrent(16, 2),
     "frontier": lambda: FrontierTransformer(16, 2),
     "cross": lambda: CrossTransformer(16, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from ancestral.networks.convolution import _Gate
 from ancestral.networks.frontier import FrontierTransformer
 from ancestral.networks.instructed import InstructedTransformer
 from ancestral.networks.recurrent import MambaBlock
+from ancestral.networks.state_space import GroupedMamba, dual_scan
 from ancestral.order import Order
 from ancestral.space import Condition, Space
 
@@ -41,6 +43,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "convolution": lambda: GatedConvolution(8, 2, 3),
     "masked-convolution": lambda: MaskedConvolution(16, 2),
     "mamba": lambda: Mamba(16, 2, state=4),
+    "mamba-2": lambda: GroupedMamba(16, 3, 4, 2, heads=2),
     "recurrent": lambda: Recurrent(16, 2),
     "frontier": lambda: FrontierTransformer(16, 2),
     "instructed": lambda: InstructedTransformer(16, 2),
@@ -113,7 +116,7 @@ def test_every_seen_site_matters_and_no_other(name: str, order: str) -> None:
     space = Space((4, 4), 5)
     net, followed = made(name, space), VISIBLE[order]()
     if not follows(net, followed):
-        assert name in ("frontier", "causal", "convolution", "mamba", "recurrent")
+        assert name in ("frontier", "causal", "convolution", "mamba", "mamba-2", "recurrent")
         return
     sees = sensitivity(net, draw(space, 1), followed)
     if name == "frontier" and order != "neighbour":  # it hears the outputs of neighbours only, drawn long before
@@ -249,12 +252,11 @@ def test_wavenet_sees_its_receptive_field_exactly(cycles: int, layers: int, kern
     assert net.receptive_field == {(1, 3, 2): 8, (2, 3, 2): 15, (1, 2, 3): 7, (2, 1, 1): 1}[cycles, layers, kernel]
 
 
-@pytest.mark.parametrize("heads", [0, 1, 4])
-def test_mamba_layer_is_its_recurrence(heads: int) -> None:
-    """Place by place in float64: selective step, input and output maps; with heads, a scalar decay for each."""
+def test_mamba_layer_is_its_recurrence() -> None:
+    """Place by place in float64: selective step, input and output maps."""
     torch.manual_seed(0)
     width, state, t = 8, 4, 70
-    block = MambaBlock(width, state, heads=heads).double()
+    block = MambaBlock(width, state).double()
     x = torch.randn(1, t, width, dtype=torch.float64)
     with torch.no_grad():
         found, (past, left) = block(x, tuple(part.double() for part in block.initial(1)))
@@ -270,15 +272,26 @@ def test_mamba_layer_is_its_recurrence(heads: int) -> None:
             selected = block.select(u)
             low, b, c = selected[: block.rank], selected[block.rank : block.rank + state], selected[-state:]
             delta, a = F.softplus(block.delta(low)), -torch.exp(block.log_rate)
-            if heads:
-                assert delta.shape == (heads,) and a.shape == (heads, 1)
-                own = [channel // (block.inner // heads) for channel in range(block.inner)]
-                delta, a = delta[own], a[own]
             h = torch.exp(delta[:, None] * a) * h + delta[:, None] * b[None] * u[:, None]
             y = (h @ c + block.skip * u) * F.silu(gate[0, place])
             torch.testing.assert_close(found[0, place], x[0, place] + block.leave(y), atol=1e-9, rtol=1e-9)
         torch.testing.assert_close(left[0], h, atol=1e-9, rtol=1e-9)
         assert torch.equal(past[0], inner[0, -3:].T)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("length", [5, 70, 128])
+def test_the_dual_scan_is_its_recurrence(heads: int, length: int) -> None:
+    """Place by place in float64: outer products, one scalar decay per head, from a state that is not empty."""
+    torch.manual_seed(0)
+    make = functools.partial(torch.randn, dtype=torch.float64)
+    decay, drive = -make(2, length, heads).abs(), make(2, length, heads, 3)
+    write, read, h = make(2, length, heads, 5), make(2, length, heads, 5), make(2, heads, 3, 5)
+    found, last = dual_scan(decay, drive, write, read, h)
+    for t in range(length):
+        h = decay[:, t, :, None, None].exp() * h + drive[:, t, :, :, None] * write[:, t, :, None]
+        torch.testing.assert_close(found[:, t], (h * read[:, t, :, None]).sum(-1), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(last, h, atol=1e-9, rtol=1e-9)
 
 
 def test_mamba_starts_with_the_published_steps() -> None:
@@ -289,7 +302,7 @@ def test_mamba_starts_with_the_published_steps() -> None:
     torch.testing.assert_close(block.log_rate.detach().exp()[0], torch.arange(1.0, 17.0))
 
 
-@pytest.mark.parametrize("name", ["convolution", "mamba", "recurrent"])
+@pytest.mark.parametrize("name", ["convolution", "mamba", "mamba-2", "recurrent"])
 def test_a_prefix_may_be_read_in_pieces(name: str) -> None:
     """Several places at once, behind a state, are the same as one pass over everything."""
     space, order = Space((90,), 3), Order.random(90, seed=2)

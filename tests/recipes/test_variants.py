@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rar-colours": ("rar", "colours", {"anneal": (0.2, 0.8)}),
     "randar-colours": ("randar", "colours", {"passes": None}),
     "aim-colours": ("aim", "colours", {"groups": 1}),
-    "aim-heads": ("aim", "grid", {"heads": 4}),
+    "aim-first-mamba": ("aim", "grid", {"heads": 0}),
     "fractalgen-colours": ("fractalgen", "colours", {}),
     "fractalgen-two-levels": ("fractalgen", "grid", {"patches": (1,), "widths": (16, 16), "depths": (1, 1)}),
     "gpt-stream": ("gpt", "text", {"tokens": "bytes", "length": 2}),

@@ -261,6 +261,8 @@ class SequenceNetwork(Network):
     """
 
     shrinking_sets = False
+    offset = 0
+    """How much further than in a whole pass the places of fed values are numbered when drawing."""
 
     def __init__(self, width: int, targets: bool = True, prefix: bool = False):
         super().__init__()
@@ -320,13 +322,18 @@ class SequenceNetwork(Network):
         if cache.state is None:
             cache.state, begin = self.initial(cache.batch, order), 0
         end = order.starts[k + 1]
-        inputs = self.inputs(cache.values, order, cache.condition, begin, end)
+        inputs = self.inputs(cache.values, order, cache.condition, begin, end, drawing=True)
         features, cache.state = self.mix(inputs, (begin, end), order.permutation[..., begin:end], order, cache.state)
         cache.next += 1
         return features[:, order.starts[k] - begin :]
 
-    def inputs(self, values: Tensor, order: Order, condition: Condition | None, begin: int, end: int) -> Tensor:
-        """Inputs at the places ``begin .. end - 1``: float32 ``[B, end - begin, D]``."""
+    def inputs(
+        self, values: Tensor, order: Order, condition: Condition | None, begin: int, end: int, drawing: bool = False
+    ) -> Tensor:
+        """Inputs at the places ``begin .. end - 1``: float32 ``[B, end - begin, D]``.
+
+        ``drawing`` tells an incremental pass from one over a whole sequence, for published models that differ in both.
+        """
         batch = values.shape[0]
         sites = order.permutation[..., begin:end]
         first = max(0, min(order.sizes[0], end) - begin)
@@ -340,7 +347,7 @@ class SequenceNetwork(Network):
             source = order.permutation[..., fed]
             embedded = self.embed(take(values, source), source)
             if self.source is not None:
-                embedded = embedded + self.source(source)
+                embedded = embedded + self.source(source + self.offset if drawing else source)
             pieces.append(embedded)
         x = torch.cat(pieces, 1) if len(pieces) > 1 else pieces[0]
         if self.target is not None:

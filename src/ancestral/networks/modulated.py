@@ -65,9 +65,11 @@ class ModulatedTransformer(SequenceNetwork):
                 nn.init.normal_(layer.weight, std=0.1 / self.width**0.5)
         return self
 
-    def inputs(self, values: Tensor, order: Order, condition: Condition | None, begin: int, end: int) -> Tensor:
+    def inputs(
+        self, values: Tensor, order: Order, condition: Condition | None, begin: int, end: int, drawing: bool = False
+    ) -> Tensor:
         """Tokens and what modulates them, side by side, the first two for the first place: ``[B, T (+ 1), 2 D]``."""
-        x = super().inputs(values, order, condition, begin, end)
+        x = super().inputs(values, order, condition, begin, end, drawing)
         batch = len(values)
         told = self.told(condition, order.permutation[..., begin:end], batch) + torch.zeros_like(x)
         places = torch.arange(begin + 1, end + 1, device=x.device)

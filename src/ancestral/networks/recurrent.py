@@ -50,32 +50,25 @@ class MambaBlock(nn.Module):
         state: numbers N that every inner channel remembers.
         expand: inner channels per feature.
         kernel: taps of the causal convolution before the scan.
-        heads: if positive, the inner channels of a head share their step, and all that they remember decays alike,
-            by one scalar per head as in Mamba-2 (Dao and Gu 2024, arXiv:2405.21060); a divisor of the inner channels.
+        eps: of the norm.
     """
 
-    def __init__(self, width: int, state: int = 16, expand: int = 2, kernel: int = 4, heads: int = 0):
+    def __init__(self, width: int, state: int = 16, expand: int = 2, kernel: int = 4, eps: float = 1e-6):
         super().__init__()
         inner = expand * width
-        if heads and inner % heads:
-            raise ValueError(f"{inner} inner channels cannot be shared by {heads} heads; choose a divisor")
-        steps = heads or inner
-        self.shared = inner // steps
         self.inner, self.state, self.kernel = inner, state, kernel
         self.rank = max(1, math.ceil(width / 16))
-        self.norm = RMSNorm(width)
+        self.norm = RMSNorm(width, eps)
         self.enter = nn.Linear(width, 2 * inner, bias=False)
         self.local = nn.Conv1d(inner, inner, kernel, groups=inner)
         self.select = nn.Linear(inner, self.rank + 2 * state, bias=False)
-        self.delta = nn.Linear(self.rank, steps)
+        self.delta = nn.Linear(self.rank, inner)
         rates = torch.arange(1, state + 1, dtype=torch.float32).repeat(inner, 1)
-        if heads:
-            rates = torch.linspace(1, 16, heads)[:, None]
         self.log_rate = nn.Parameter(torch.log(rates))
         self.skip = nn.Parameter(torch.ones(inner))
         self.leave = nn.Linear(inner, width, bias=False)
         with torch.no_grad():  # steps between 0.001 and 0.1 at the beginning, as in Mamba
-            step = torch.exp(torch.rand(steps) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
+            step = torch.exp(torch.rand(inner) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
             self.delta.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def initial(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -83,25 +76,30 @@ class MambaBlock(nn.Module):
         make = self.skip.new_zeros
         return make(batch, self.inner, self.kernel - 1), make(batch, self.inner, self.state)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Outputs of ``x [B, T, D]`` and the state behind it."""
+    def mixed(self, u: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The layer without norm and residual connection: outputs of ``u [B, T, D]``, and the state behind it."""
         past, h = state
-        u, gate = self.enter(self.norm(x)).chunk(2, -1)
+        length = u.shape[1]
+        u, gate = self.enter(u).chunk(2, -1)
         seen = torch.cat([past, u.transpose(1, 2)], 2)
         u = F.silu(self.local(seen)).transpose(1, 2)
         step, b, c = self.select(u).split([self.rank, self.state, self.state], -1)
-        step = F.softplus(self.delta(step)).repeat_interleave(self.shared, -1)
-        decay = -step[..., None] * torch.exp(self.log_rate).repeat_interleave(self.shared, 0)
+        step = F.softplus(self.delta(step))
+        decay = -step[..., None] * torch.exp(self.log_rate)
         drive = (step * u)[..., None] * b[:, :, None]
-        decay = decay.expand_as(drive)
-        if x.shape[1] == 1:
+        if length == 1:
             h = torch.exp(decay[:, 0]) * h + drive[:, 0]
             states = h[:, None]
         else:
             states = selective_scan(decay, drive, h)
             h = states[:, -1]
         y = torch.einsum("bten,btn->bte", states, c) + self.skip * u
-        return x + self.leave(y * F.silu(gate)), (seen[:, :, seen.shape[2] - self.kernel + 1 :], h)
+        return self.leave(y * F.silu(gate)), (seen[:, :, seen.shape[2] - self.kernel + 1 :], h)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Outputs of ``x [B, T, D]`` and the state behind it."""
+        y, state = self.mixed(self.norm(x), state)
+        return x + y, state
 
 
 class Mamba(SequenceNetwork):
