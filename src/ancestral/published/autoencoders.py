@@ -76,22 +76,23 @@ def named(state: Mapping[str, Tensor], levels: int, quantiser: tuple[tuple[str, 
 def assemble(
     quantiser: Quantiser,
     backbone: Backbone,
-    side: int,
+    side: int | tuple[int, int],
     tensors: Mapping[str, Tensor],
     keep: tuple[str, ...] = (),
     colours: int = 3,
 ) -> Autoencoder:
-    """A trained tokenizer of square images from parts and weights.
+    """A trained tokenizer of images from parts and weights.
 
     Args:
         quantiser, backbone: not built.
-        side: height and width of the images.
+        side: height and width of the images, one number if they are the same.
         tensors: from :func:`named`.
         keep: prefixes of the quantiser's tensors that were not published.
         colours: channels of the images.
     """
     tokenizer = Autoencoder(quantiser, backbone)
-    tokenizer.shape = (side, side, colours)
+    height, width = (side, side) if isinstance(side, int) else side
+    tokenizer.shape = (height, width, colours)
     tokenizer._build(0)
     fill(tokenizer._modules(), tensors, keep)
     tokenizer.fitted = True

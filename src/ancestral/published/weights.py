@@ -40,7 +40,13 @@ def read_weights(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]
             raise DataError(f"there is no file {path}; check the path") from error
         except Exception as error:  # damaged files raise errors of many kinds
             raise DataError(f"{path} cannot be read as weights: {str(error)[:200]}") from error
-    for wrapper in ("state_dict", "model", "model_ema"):  # checkpoints of training hold more than the weights
+    for wrapper in (
+        "state_dict",
+        "model",
+        "model_ema",
+        "module",
+        "sd",
+    ):  # checkpoints of training hold more than the weights
         if isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     return {k: v.float() if v.is_floating_point() else v for k, v in found.items() if isinstance(v, Tensor)}

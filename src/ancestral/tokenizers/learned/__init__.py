@@ -1,6 +1,7 @@
 """Learned tokenizers of images: encoder, quantiser and decoder, trained like a model and reusable alone."""
 
 from ancestral.tokenizers.learned.autoencoder import Autoencoder
+from ancestral.tokenizers.learned.clip import Clip
 from ancestral.tokenizers.learned.composite import MultiScaleVQ, Product, ResidualVQ
 from ancestral.tokenizers.learned.convolution import Convolutional
 from ancestral.tokenizers.learned.parts import Backbone, Quantiser
@@ -16,6 +17,7 @@ __all__ = [
     "Autoencoder",
     "Backbone",
     "Bins",
+    "Clip",
     "Convolutional",
     "MultiScaleVQ",
     "Product",
