@@ -69,6 +69,7 @@ def test_network(shared: Any) -> None:
     network: Any = model.generator.network
     values = folded(inputs["imgs"])
     close(values, wanted["patchify"])
+    close(KL(4, fold=2).build(8, 8).decode(values), wanted["unpatchify"])
     known, told = inputs["mask"] == 0, Condition(label=inputs["labels"])
     encoded = network.encode(values, known, told)
     there = F.pad(known, (network.buffer, 0), value=True)
@@ -100,7 +101,8 @@ def test_head(shared: Any) -> None:
     time = inputs["net.t"][:, None]
     told, untold = (head.net(x[:half], time[part], features[part]) for part in (slice(half), slice(half, None)))
     noise = untold[..., :c] + 3.0 * (told[..., :c] - untold[..., :c])
-    close(torch.cat([noise, told[..., c:]], -1)[:, 0], wanted["net.out_cfg3"][:half])
+    found = torch.cat([torch.cat([noise, each[..., c:]], -1)[:, 0] for each in (told, untold)])
+    close(found, wanted["net.out_cfg3"])
     density = DiffusionDensity(head, features)
     for name, chain, step in (
         ("pmv", head.short, inputs["pmv.t"]),

@@ -30,6 +30,9 @@ def test_transformer(part: str, shared: Any) -> None:
     labels = torch.where(inputs["cond_idx"] == classes, -1, inputs["cond_idx"])
     sequence = inputs["token_order"]
     close(network._turned(sequence), wanted["position_instruction_tokens"])
+    angles = torch.view_as_real(network._angles(torch.arange(n), torch.arange(0), True))
+    close(torch.cat([angles[:1], angles[1::2]]), wanted["freqs_cis"])
+    assert torch.equal(angles[1::2], angles[2::2]), "instruction and value share their angle"
     order = Order(torch.argsort(sequence, 1))
     features = network(inputs["idx"], order, Condition(label=labels))
     logits = generator.head(features, torch.arange(n)).logits

@@ -47,6 +47,7 @@ def test_autoencoder(shared: Any) -> None:
         close(sums[k], wanted[f"get_next.f_hat.{k}"])
         close(quantiser.shrink(sums[k], min(k + 1, len(scales) - 1)), wanted[f"get_next.next_token_map.{k}"])
     close(quantiser.decode(quantiser.encode(inputs["latent_f"])), wanted["latent_f.fhat_last"])
+    close(tokenizer.backbone.decode(quantiser.decode(codes)).clamp(-1, 1), wanted["idxBl_to_img.last_one"])
     close(tokenizer.backbone.decode(quantiser.decode(codes)).clamp(-1, 1), wanted["img_to_reconstructed_img"])
     seen = [quantiser.shrink(total, k + 1).flatten(2).transpose(1, 2) for k, total in enumerate(sums[:-1])]
     close(torch.cat(seen, 1), wanted["var_input"])
