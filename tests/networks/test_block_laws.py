@@ -20,6 +20,7 @@ from ancestral.networks import (
     Recurrent,
 )
 from ancestral.networks.base import take
+from ancestral.networks.captioned import CaptionedTransformer
 from ancestral.networks.cross import CrossTransformer
 from ancestral.networks.frontier import FrontierTransformer
 from ancestral.networks.instructed import InstructedTransformer
@@ -42,6 +43,7 @@ NETWORKS = {
     "causal-convolution": lambda: CausalConvolution(8, 2),
     "masked-convolution": lambda: MaskedConvolution(16, 2),
     "mamba": lambda: Mamba(16, 2, state=4),
+    "captioned": lambda: CaptionedTransformer(16, 2, tokens=2, features=1, shared=1),
     "mamba-2": lambda: GroupedMamba(16, 3, 4, 2, heads=4, shared=2),
     "recurrent": lambda: Recurrent(16, 2),
     "frontier": lambda: FrontierTransformer(16, 2),

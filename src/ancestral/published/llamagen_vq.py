@@ -12,7 +12,7 @@ from ancestral.tokenizers import Tokenizer
 from ancestral.tokenizers.learned import VQ, Convolutional
 
 AGAINST = "its formulas written out again, at random weights"
-CHECKED = "codes on the sphere, and where each convolution goes"
+CHECKED = "latents, codes on the sphere, images decoded from codes"
 
 
 def load(state: dict[str, Tensor], config: dict[str, Any], tokenizer: Tokenizer | None = None) -> Tokenizer:
