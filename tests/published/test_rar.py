@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import maskgit_blocks
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -136,6 +138,20 @@ def test_guided_greedy_samples() -> None:
                 assert float(best.values[0] - best.values[1]) > 1e-4
                 codes = torch.cat([codes, best.indices[:1]])
             assert torch.equal(drawn[item], codes)
+
+
+def test_images_by_maskgits_tokenizer() -> None:
+    make = some(3)
+    tensors = {"quantize.embedding.weight": make(CODES, 4, scale=1.0)}
+    for part in ("encoder", "decoder"):
+        tensors |= maskgit_blocks.weights(make, part, 32, (1, 1), 1, 4)
+    sizes = {"hidden_channels": 32, "channel_mult": (1, 1), "num_res_blocks": 1, "z_channels": 4}
+    tokenizer = ancestral.load_published("maskgit_vq", tensors, {**sizes, "resolution": 6, "num_embeddings": CODES})
+    model = ancestral.load_published("rar", weights(), CONFIG, tokenizer)  # type: ignore[arg-type]
+    assert isinstance(model, Model)
+    pictures = model.sample(2, label=["0", "2"], guidance=3.0, seed=0)
+    assert pictures.shape == (2, 6, 6, 3)
+    assert model.complete(pictures, known=np.arange(6)[:, None].repeat(6, 1) < 4).shape == (2, 6, 6, 3)
 
 
 def test_weights_that_do_not_fit() -> None:

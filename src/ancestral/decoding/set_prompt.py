@@ -43,8 +43,11 @@ class SetPrompt:
         self, generator: Generator, before: Tensor, parts: Sequence[Tensor], after: Tensor, ordered: bool = False
     ):
         network = generator.network
-        if not isinstance(network, CausalTransformer) or network.source is not None or network.space.event:
-            raise UnsupportedError("prompts of sets need a causal transformer over symbols, without learned targets")
+        words = "prompts of sets need a causal transformer over symbols, without learned targets"
+        if not isinstance(network, CausalTransformer) or not network.site_per_place:
+            raise UnsupportedError(words)
+        if network.source is not None or network.space.event:
+            raise UnsupportedError(words)
         if not len(after) or not parts or not all(len(p) for p in parts):
             raise DataError("a prompt of sets needs parts and an end with at least one symbol each")
         if not ordered:

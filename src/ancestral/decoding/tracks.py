@@ -49,7 +49,8 @@ class Track:
         self.condition = condition or Condition()
         self.draw = Draw(Noise(torch.zeros(1, dtype=torch.int64)), **(options or {}))
         self.passes = 0
-        self._cached = isinstance(generator.network, CausalTransformer)
+        network = generator.network
+        self._cached = isinstance(network, CausalTransformer) and network.site_per_place
         self._state: list[KeyValues] = []
         self._wide: list[KeyValues] = []  # of several candidates, until one of them is kept
         self._places = 0

@@ -36,6 +36,7 @@ class CaptionedTransformer(CausalTransformer):
     """
 
     shortens = False
+    site_per_place = False
 
     def __init__(
         self,

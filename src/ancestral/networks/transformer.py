@@ -213,6 +213,8 @@ class CausalTransformer(SequenceNetwork):
     """
 
     shortens = True
+    site_per_place = True
+    """Whether its sequence holds a place per site and no more, so that what is kept can be cut back at any of them."""
 
     def __init__(
         self,
