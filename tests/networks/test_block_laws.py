@@ -20,11 +20,11 @@ from ancestral.networks import (
     Recurrent,
 )
 from ancestral.networks.base import take
-from ancestral.networks.captioned import CaptionedTransformer
 from ancestral.networks.cross import CrossTransformer
 from ancestral.networks.frontier import FrontierTransformer
 from ancestral.networks.instructed import InstructedTransformer
 from ancestral.networks.modulated import ModulatedTransformer
+from ancestral.networks.prompted import CaptionedTransformer
 from ancestral.networks.recurrent import selective_scan
 from ancestral.networks.state_space import GroupedMamba
 from ancestral.networks.vision import MaskedAutoencoder

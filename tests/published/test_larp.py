@@ -179,11 +179,21 @@ def model_state() -> dict[str, Tensor]:
 
 def written_out(state: dict[str, Tensor], codes: Tensor, label: int) -> Tensor:
     """Logits ``[t + 1, K]`` behind the class and each of the codes ``[t]``."""
+    return behind(
+        state, torch.cat([state["cls_embedding.embedding_table.weight"][label][None], embedded(state, codes)])
+    )
+
+
+def embedded(state: dict[str, Tensor], codes: Tensor) -> Tensor:
+    return state["tok_embeddings.weight"][codes]
+
+
+def behind(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Logits behind every one of the embedded tokens ``[t, 16]``."""
 
     def scaled(x: Tensor, name: str) -> Tensor:
         return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * state[f"{name}.weight"]
 
-    x = torch.cat([state["cls_embedding.embedding_table.weight"][label][None], state["tok_embeddings.weight"][codes]])
     x = x + state["abs_pe"][0, : len(x)]
     hidden = torch.full((len(x), len(x)), float("-inf")).triu(1)
     for number in range(2):
@@ -228,6 +238,34 @@ def test_model_of_codes() -> None:
     assert pictures.shape == (2, FRAMES * SIDE, SIDE, 3)
 
 
+@torch.no_grad()
+def test_prediction_of_frames() -> None:
+    """Known codes and a sign in front; what is behind the sign is drawn."""
+    make = some(2)
+    state = {k: v for k, v in model_state().items() if not k.startswith("cls_embedding")}
+    state |= {"tok_embeddings.weight": make(CODES + 1, 16), "abs_pe": make(1, 2 * TOKENS, 16)}
+    config = {**MODEL, "frame_prediction": True, "cls_token_num": TOKENS + 1}
+    model = ancestral.load_published("larp", state, config)
+    assert isinstance(model, Model)
+    known, codes = torch.randint(CODES, (2, 2, TOKENS), generator=torch.Generator().manual_seed(3))
+    told = Condition(vector=known.float())
+    features = model.generator.network(codes, Order.raster(TOKENS), told)
+    logits = model.generator.head(features, torch.arange(TOKENS)).logits  # type: ignore[attr-defined]
+    for item in range(2):
+        sequence = torch.cat([known[item], torch.tensor([CODES]), codes[item, :-1]])
+        close(logits[item], behind(state, embedded(state, sequence))[TOKENS:])
+    drawn = model.decoder(model.generator, Request(Noise.of(0, 2), told, options={"temperature": 0.0}))
+    for item in range(2):
+        found = torch.cat([known[item], torch.tensor([CODES])])
+        for _ in range(TOKENS):
+            best = behind(state, embedded(state, found))[-1].topk(2)
+            assert float(best.values[0] - best.values[1]) > 1e-4
+            found = torch.cat([found, best.indices[:1]])
+        assert torch.equal(drawn[item], found[TOKENS + 1 :])
+    with pytest.raises(ValueError, match="continues known codes"):
+        model.generator.network(codes, Order.raster(TOKENS), None)
+
+
 def test_what_does_not_fit() -> None:
     state = weights(False)
     with pytest.raises(DataError, match=r"there is no encoder_patch_pe among them"):
@@ -239,7 +277,7 @@ def test_what_does_not_fit() -> None:
         ancestral.load_published(
             "larp_tokenizer", state, {**CONFIG, "temporal_patch_size": 4, "decoder_temporal_patch_size": 4}
         )
-    with pytest.raises(DataError, match="not those of frame prediction"):
-        loaded(model_state(), frame_prediction=True)
+    with pytest.raises(DataError, match="one class token"):
+        loaded(model_state(), cls_token_num=2)
     with pytest.raises(DataError, match="has the shape"):
         loaded(model_state(), num_classes=4)

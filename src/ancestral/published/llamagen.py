@@ -12,7 +12,7 @@ from ancestral.errors import DataError
 from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
-from ancestral.networks.captioned import CaptionedTransformer
+from ancestral.networks.prompted import CaptionedTransformer
 from ancestral.published.weights import filled, fitting_tokenizer, llama_hidden, llama_layers, renamed
 from ancestral.space import Space
 from ancestral.tokenizers import Tokenizer
