@@ -213,8 +213,7 @@ class CausalTransformer(SequenceNetwork):
     """
 
     shortens = True
-    site_per_place = True
-    """Whether its sequence holds a place per site and no more, so that what is kept can be cut back at any of them."""
+    site_per_place = True  # and no other places, so that what is kept can be cut back at any of them
 
     def __init__(
         self,

@@ -40,8 +40,8 @@ def load_published(
     """A published model with the weights that its authors released.
 
     Args:
-        system: one of :func:`systems`: a prior ("var", "mar", "randar", "llamagen") or a tokenizer ("var_vqvae",
-            "mar_kl_vae", "llamagen_vq").
+        system: one of :func:`systems`: a prior such as "var" and "rar", or a tokenizer such as "var_vqvae" and
+            "maskgit_vq".
         source: a ``.safetensors`` file, a ``.pth`` or ``.pt`` file (read with ``weights_only``, so that it cannot
             run code), or the state dict itself, under the authors' names.
         config: the arguments of the authors' class, under their names; each system's module says which are read.
