@@ -261,6 +261,8 @@ class SequenceNetwork(Network):
     """
 
     shrinking_sets = False
+    site_per_place = True
+    """Whether its sequence holds a place per site and no more, so that what is kept can be cut back at any of them."""
     offset = 0
     """How much further than in a whole pass the places of fed values are numbered when drawing."""
 

@@ -35,6 +35,7 @@ class ModulatedTransformer(SequenceNetwork):
     """
 
     parallel_sets = False
+    site_per_place = False
 
     def __init__(
         self,

@@ -213,7 +213,6 @@ class CausalTransformer(SequenceNetwork):
     """
 
     shortens = True
-    site_per_place = True  # and no other places, so that what is kept can be cut back at any of them
 
     def __init__(
         self,
