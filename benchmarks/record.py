@@ -64,7 +64,7 @@ def record(
         "peers": dict(peers or {}),
         "published": published,
         "scale": scale,
-        "command": command or _command(),
+        "command": shlex.join(map(portable, shlex.split(command))) if command else _command(),
         "extra": dict(extra or {}),
         "recipes": fingerprints(name),
         "machine": machine(),
@@ -119,7 +119,23 @@ def versions(packages: Sequence[str] = ()) -> dict[str, str]:
 def _command() -> str:
     script = Path(sys.argv[0]).resolve()
     shown = script.relative_to(ROOT) if script.is_relative_to(ROOT) else Path(script.name)
-    return shlex.join(["python", str(shown), *sys.argv[1:]])
+    return shlex.join(["python", str(shown), *map(portable, sys.argv[1:])])
+
+
+def portable(argument: str) -> str:
+    """An argument without the absolute path that may stand in it, alone or behind ``--name=``.
+
+    A place in the repository is written relative to it, one elsewhere as if it lay beside it (``../shared/data``).
+    """
+    name, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    if path.is_relative_to(ROOT):
+        return f"{name}{equals}{path.relative_to(ROOT)}"
+    common = Path(os.path.commonpath([path, ROOT]))
+    outside = path.relative_to(common) if common != Path(common.anchor) else Path(path.name)
+    return f"{name}{equals}../{outside.as_posix()}"
 
 
 def _revision() -> str:

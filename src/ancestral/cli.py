@@ -51,7 +51,8 @@ EXAMPLES = {
   ancestral fit novel.txt --recipe gpt --set width=256 --set depth=6 --out novel.ancestral""",
     "sample": """\
   ancestral sample digits.ancestral -n 64 --label 3 --guidance 1 --out threes.png
-  ancestral sample adult.ancestral -n 1000 --given sex=Female --given age=30 --out women.csv
+  ancestral sample adult.ancestral -n 1000 --given sex=Female --given age=30..40 --out women.csv
+  ancestral sample adult.ancestral -n 9 --given "workclass in Private, Local-gov"
   ancestral sample novel.ancestral -n 3 --given "It was" --temperature 0.8""",
     "score": """\
   ancestral score digits.ancestral test.npz

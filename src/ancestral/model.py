@@ -38,6 +38,8 @@ from ancestral.order import Order, OrderPolicy
 from ancestral.scores import LogProb
 from ancestral.space import Condition, Space
 from ancestral.storage import load_model, save_model
+from ancestral.tables.conditioning import draw_given
+from ancestral.tables.restrictions import split_given
 from ancestral.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -221,7 +223,8 @@ class Model:
             n: how many.
             label: a class (name or number) for all items, or one per item.
             given: values of some sites that every item shall have, in the tokenizer's terms (a table's columns:
-                ``{"sex": "Female"}``).
+                ``{"sex": "Female"}``, sets ``{"sex": {"Female", "Male"}}`` and ranges ``{"age": between(30, 40)}``:
+                :func:`ancestral.tables.draw_given`).
             seed: the i-th item depends on ``seed`` and ``first + i`` only, not on the batch.
             first: number of the first item.
             length: symbols per item, for models of streams (by default one window).
@@ -249,7 +252,11 @@ class Model:
             return self._give(drawn, as_dataset)
         labels = class_labels(self.tokenizer, label, n)
         check_guidance(guidance, labels)
-        if given is not None:
+        if split_given(given)[1]:
+            values = draw_given(
+                self, n, given, labels, seed, first, self._order(order, n), decoder, guidance, batch_size, options
+            )
+        elif given is not None:
             row, known = self.tokenizer.given(given)
             values = self._complete(
                 row[None].expand(n, *row.shape), known[None].expand(n, -1), labels, seed, first, order, decoder,

@@ -69,6 +69,14 @@ def test_samples_of_a_table_with_a_given_column(place, tmp_path, capsys):
     assert code == 0 and len(rows) == 3 and set(rows[0]) == {"sex", "age", "group"}
 
 
+def test_samples_of_a_table_within_ranges_and_sets(place, tmp_path, capsys):
+    model = place / "people.ancestral"
+    found = answer(capsys, "sample", model, "-n", 20, "--given", "age=30..40", "--given", 'group in a, "b"')
+    assert all(30 <= item["age"] <= 40 and item["group"] in "ab" for item in found["items"])
+    found = answer(capsys, "sample", model, "-n", 9, "--given", "age=60..")
+    assert all(item["age"] >= 60 for item in found["items"])
+
+
 def test_samples_of_text_that_begins_as_given(place, capsys):
     found = answer(capsys, "sample", place / "novel.ancestral", "-n", 2, "--given", "It was", "--length", 9)
     assert len(found["items"]) == 2 and all(text.startswith("It was") for text in found["items"])

@@ -48,6 +48,11 @@ def test_unknown_names(place, tmp_path, capsys):
     assert "image" in sentence(capsys, "recipes", "--modality", "smells")
     assert "no recipe" in sentence(capsys, "check", "nothing-like-it")
     assert "no column" in sentence(capsys, "sample", place / "people.ancestral", "--given", "height=3")
+    assert "no value 'x'" in sentence(capsys, "sample", place / "people.ancestral", "--given", "group in a, x")
+    assert "no end of the range" in sentence(capsys, "sample", place / "people.ancestral", "--given", "age=..")
+    assert "no value at least 99; it takes" in sentence(
+        capsys, "sample", place / "people.ancestral", "--given", "age=99.."
+    )
     assert "no class" in sentence(
         capsys, "sample", place / "digits.ancestral", "--label", "eleven", "--out", tmp_path / "x"
     )

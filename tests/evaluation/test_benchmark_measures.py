@@ -65,3 +65,12 @@ def test_the_code_of_single_columns_reaches_its_entropy_and_unseen_cells(modules
     assert math.isfinite(bits._column(words, pd.Series(["never seen"]), 0.99))
     known = pd.Series([str(i) for i in range(0, 1000, 2)])
     assert 8 < bits._column(known, pd.Series(["501", "503"]), 0.5) < 13
+
+
+def test_recorded_commands_hold_no_absolute_path(modules):
+    record = importlib.import_module("record")
+    inside, beside = record.ROOT / "benchmarks" / "x.csv", record.ROOT.parent / "shared" / "data"
+    assert record.portable(str(inside)) == "benchmarks/x.csv"
+    assert record.portable(str(beside)) == "../shared/data"
+    assert record.portable(f"--data={beside}") == "--data=../shared/data"
+    assert [record.portable(a) for a in ("--rows", "3", "data/x.csv")] == ["--rows", "3", "data/x.csv"]

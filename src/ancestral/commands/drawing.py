@@ -38,8 +38,9 @@ def sample(
         out: where to write them: a folder, .npz, .csv, .parquet, .jsonl, .txt ...; a .png shows all images on
             one sheet. By default tables and text are printed, images put on samples.png, sounds in samples/.
         label: the class to draw, by name or number.
-        given: what every item shall have: a table's column and value (repeat it for several), or the beginning
-            of a text or sequence.
+        given: what every item shall have: a table's column and value (sex=Female), range (age=30..40, age=30..,
+            date=..2024-03-31; ends included) or set ("workclass in Private, Local-gov"), repeated for several
+            columns; or the beginning of a text or sequence.
         seed: item i depends on the seed and i only.
         first: number of the first item, to go on where an earlier call ended.
         length: symbols to draw, for models of running text.
@@ -54,6 +55,7 @@ def sample(
         json: print the items (or where they were written) as JSON.
     """
     from ancestral.commands import console
+    from ancestral.commands.conditions import conditions
     from ancestral.data.tablefiles import CHUNK
 
     loaded = console.load(model, recipe)
@@ -75,7 +77,7 @@ def sample(
             raise DataError("the beginning of a sound is given by `ancestral complete MODEL CLIP.wav`")
         start: Any = None
         if given and loaded.tokenizer.modality == "table":
-            start = console.settings(given, "--given")
+            start = conditions(loaded.tokenizer, given)
         elif given:
             parsed = console.literal(" ".join(given))
             start = parsed if isinstance(parsed, list) else " ".join(given).split()

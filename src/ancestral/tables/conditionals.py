@@ -16,11 +16,13 @@ from ancestral.decoding.complete import method_for
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.heads.base import Finite
 from ancestral.order import Order
+from ancestral.space import Condition
 from ancestral.tokenizers.columns import Columns
 
 if TYPE_CHECKING:
     import pandas
 
+    from ancestral.generator import Generator
     from ancestral.model import Model
 
 Missing = Literal["value", "unknown"]
@@ -209,14 +211,34 @@ def ask(model: Model, rows: Rows, values: Tensor, digits: int) -> Tensor:
         values: int64 ``[B, N]`` with the earlier digits filled in.
         digits: how many digits of the target are known.
     """
-    generator, device = model.generator, model.device
-    order = order_to(model, rows).to(device)
     first = int(rows.known[0].sum()) + digits
-    cache = generator.network.start(len(values), order, None, values.to(device) if first else None, first)
+    return next_site(model.generator, order_to(model, rows), values, first)
+
+
+@torch.no_grad()
+def next_site(
+    generator: Generator, order: Order, values: Tensor, count: int, condition: Condition | None = None
+) -> Tensor:
+    """Log-probabilities float64 ``[B, K]`` of the site that an order has behind its first ``count``.
+
+    Args:
+        generator: a built generator.
+        order: site by site.
+        values: int64 ``[B, N]`` with the first ``count`` sites filled in.
+        count: how many sites are known.
+        condition: what the model is told, for one item (then for all) or for each.
+
+    Raises:
+        UnsupportedError: a head without finitely many categories.
+    """
+    device = next(generator.parameters()).device
+    order, batch = order.to(device), len(values)
+    told = (condition or Condition()).map(lambda t: t.to(device).expand(batch, *t.shape[1:]))
+    cache = generator.network.start(batch, order, told, values.to(device) if count else None, count)
     features = generator.network.step(cache, None)
-    distribution = generator.head(features, order.sets[first])
+    distribution = generator.head(features, order.sets[count])
     if not isinstance(distribution, Finite):
-        raise UnsupportedError(f"{model.name} has no finite probabilities to enumerate")
+        raise UnsupportedError("this model has no finite probabilities to enumerate; use a recipe with categories")
     return distribution.log_probs()[:, 0].double().cpu()
 
 
