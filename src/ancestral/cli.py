@@ -17,6 +17,7 @@ import tyro
 
 from ancestral.commands.drawing import complete, sample
 from ancestral.commands.models import check, fit, info, quickstart, recipes
+from ancestral.commands.oddities import anomalies
 from ancestral.commands.reporting import report
 from ancestral.commands.scoring import compress, decompress, score
 from ancestral.commands.serving import serve
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "complete": complete,
     "compress": compress,
     "decompress": decompress,
+    "anomalies": anomalies,
     "report": report,
     "recipes": recipes,
     "check": check,
@@ -63,6 +65,7 @@ EXAMPLES = {
   ancestral complete novel.ancestral beginning.txt --length 500""",
     "compress": "  ancestral compress digits.ancestral test.npz --out test.anc --verify",
     "decompress": "  ancestral decompress digits.ancestral test.anc --out test.npz",
+    "anomalies": "  ancestral anomalies adult.ancestral new.csv -n 50 --out odd.csv",
     "report": "  ancestral report adult.ancestral test.csv --training train.csv --out report.html",
     "recipes": """\
   ancestral recipes --modality image

@@ -12,6 +12,7 @@ from cli_models import SMALL, answer, pixels, run, shell
 from PIL import Image
 
 import ancestral
+from ancestral.cli import main
 from ancestral.data import Images
 from ancestral.recipes.registry import studies
 
@@ -75,6 +76,17 @@ def test_samples_of_a_table_within_ranges_and_sets(place, tmp_path, capsys):
     assert all(30 <= item["age"] <= 40 and item["group"] in "ab" for item in found["items"])
     found = answer(capsys, "sample", model, "-n", 9, "--given", "age=60..")
     assert all(item["age"] >= 60 for item in found["items"])
+
+
+def test_odd_rows_of_a_table(place, tmp_path, capsys):
+    model = place / "people.ancestral"
+    (tmp_path / "new.csv").write_text("sex,age,group\nFemale,30,a\nMale,40,zzz\n")
+    found = answer(capsys, "anomalies", model, tmp_path / "new.csv", "-n", 1)["rows"]
+    assert [(each["row"], each["column"], each["cell"]) for each in found] == [(1, "group", "zzz")]
+    assert main(["anomalies", str(model), str(tmp_path / "new.csv"), "--out", str(tmp_path / "odd.csv")]) == 0
+    assert "2 rows in" in capsys.readouterr().out
+    assert main(["anomalies", str(model), str(tmp_path / "new.csv")]) == 0
+    assert "row 1: group is 'zzz' (probability" in capsys.readouterr().out
 
 
 def test_samples_of_text_that_begins_as_given(place, capsys):

@@ -29,7 +29,7 @@ def score(
         model: a saved model.
         data: items of the kind that the model was fitted on.
         out: write one row per item: a .csv, or a .npz for arrays.
-        per_site: also write the bits of every site (pixel, column, symbol); needs --out.
+        per_site: also write the bits of every site (pixel, symbol) or column of a table; needs --out.
         label: score given this class; `own` takes each item's own label. By default labels are withheld.
         order: score under this order (raster, reverse, random ...) rather than the model's own.
         bound: if positive, average over so many random orders: a lower bound for any-order models.
@@ -64,7 +64,7 @@ def score(
     nats = np.asarray(result)
     bits = -nats / math.log(2)
     if out is not None:
-        _write_scores(out, dataset, bits, result)
+        _write_scores(out, dataset, bits, result, getattr(loaded.tokenizer, "columns", None))
     summary = {
         "items": len(nats),
         "bits_per_dim": result.bits_per_dim(),
@@ -214,7 +214,7 @@ def _score_chunks(model: Any, data: Any, out: Path | None, per_column: bool, jso
     console.facts(rows + ([("written to", out)] if out is not None else []))
 
 
-def _write_scores(out: Path, dataset: Any, bits: Any, result: Any) -> None:
+def _write_scores(out: Path, dataset: Any, bits: Any, result: Any, columns: dict[str, slice] | None) -> None:
     import csv
     import math
 
@@ -233,6 +233,9 @@ def _write_scores(out: Path, dataset: Any, bits: Any, result: Any) -> None:
         with path.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle)
             extra = [] if sites is None else [f"site_{i}_bits" for i in range(sites.shape[1])]
+            if sites is not None and columns is not None:
+                sites = np.stack([sites[:, own].sum(1) for own in columns.values()], 1)
+                extra = [f"{name}_bits" for name in columns]
             writer.writerow(["item", "nats", "bits", "dimensions", "bits_per_dim", "kind", *extra])
             for i, each in enumerate(bits):
                 name = dataset.names[i] if dataset.names is not None else i

@@ -74,13 +74,21 @@ def hide(model: Model, data: Any, column: str, missing: Missing = "value") -> Ro
         raise DataError(f"missing={missing!r} is not understood; choose 'value' or 'unknown'")
     table = with_column(tokenizer, table_of(model, data), column)
     values = tokenizer.encode(table)
-    known = tokenizer.known(table) if missing == "unknown" else torch.ones_like(values, dtype=torch.bool)
-    for _, sites in tokenizer.columns.items():
-        escape = tokenizer.space.site_sizes()[sites.start] - 1
-        known[:, sites] &= (values[:, sites.start] != escape)[:, None]
+    known = familiar(tokenizer, values)
+    if missing == "unknown":
+        known &= tokenizer.known(table)
     sites = tokenizer.columns[column]
     known[:, sites] = False
     return Rows(values, known, sites)
+
+
+def familiar(tokenizer: Columns, values: Tensor) -> Tensor:
+    """Bool ``[n, N]``: the sites of cells that training had, or that its digits reach."""
+    known = torch.ones_like(values, dtype=torch.bool)
+    sizes = tokenizer.space.site_sizes()
+    for sites in tokenizer.columns.values():
+        known[:, sites] = (values[:, sites.start] != sizes[sites.start] - 1)[:, None]
+    return known
 
 
 def with_column(tokenizer: Columns, dataset: Table, column: str) -> Table:
