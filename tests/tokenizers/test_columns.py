@@ -280,3 +280,30 @@ def test_exact_codes_do_not_depend_on_the_form_of_the_training_data(rows, swappe
     strings = Columns().fit(table(a=[*a, "1"], k=[*k, "2"]))
     again = strings.decode_exact(*strings.encode_exact(typed)).with_form(typed.form).native()
     pd.testing.assert_frame_equal(again, typed.native())
+
+
+DAYS = pd.Timestamp("2021-01-01") + pd.to_timedelta(np.arange(400) * 37, unit="h")
+AMOUNTS = np.random.default_rng(0).lognormal(6, 2, 400)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("datetime", [d.strftime("%m/%d/%Y %I:%M %p") for d in DAYS]),
+        ("date", [d.strftime("%d-%b-%y") for d in DAYS]),
+        ("date", [d.strftime("%B %d, %Y") for d in DAYS]),
+        ("date", [f"{d.month}/{d.day}/{d.year}" for d in DAYS]),
+        ("datetime", [f"{d.month}/{d.day}/{d.year} {d.hour}:{d.minute:02}" for d in DAYS]),
+        ("decimal", [f"${x:,.2f}" for x in AMOUNTS]),
+        ("decimal", [f"{x:.2f}".replace(".", ",") for x in AMOUNTS]),
+        ("decimal", [f"{x:,.1f}".translate(str.maketrans(",.", ".,")) for x in AMOUNTS]),
+        ("integer", [f"{int(x):,}" for x in AMOUNTS]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_dates_and_numbers_as_people_write_them(kind, cells):
+    table = Table(pd.DataFrame({"x": cells}, dtype=object), kind="csv")
+    columns = Columns.from_state(json.loads(json.dumps(Columns(lists=True).fit(table).state())))
+    assert columns.kinds == {"x": kind}
+    values, escapes = columns.encode_with_escapes(table)
+    assert escapes == b"" and columns.decode(values).frame["x"].tolist() == cells

@@ -191,6 +191,8 @@ def _mean(model: Model, data: Any, column: str, missing: Missing, batch_size: in
         shares = [(i + 0.5) / _STRATA for i in range(_STRATA)]
         many = _quantiles(model, data, column, shares, missing, batch_size * 4, digits=2)
         numbers = many.apply(lambda part: pd.to_numeric(part, errors="coerce")).to_numpy(dtype=float)
+        if np.isnan(numbers).all():  # numbers written in a way that is no number to pandas, such as $12.50
+            raise DataError(refusal)
         return pd.Series(np.nanmean(numbers, 1), name=column)
     chances = predict_proba(model, data, column, missing=missing, batch_size=batch_size)
     try:

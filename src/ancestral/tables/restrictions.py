@@ -247,6 +247,9 @@ def _end(form: Format, value: Any, name: str, schema: dict[str, Any], upper: boo
                 return int(form.read([repr(number)])[0][0])
         else:
             assert isinstance(form, DecimalFormat)
+            numbers, good = form.parse([value] if isinstance(value, str) else [""])
+            if bool(good[0]):  # written as the column writes its numbers
+                return int(numbers[0])
             text = _ticks(value, schema["dtype"]).strip()
             if not isinstance(value, (int, float)) and form.prefix and text.startswith(form.prefix):
                 text = text[len(form.prefix) :]

@@ -35,6 +35,31 @@ _DATE_FORMATS = (
     ("%H:%M", "s"),
     ("%Y-%m-%d %H:%M:%S.%f", "us"),
     ("%Y-%m-%dT%H:%M:%S.%f", "us"),
+    ("%Y-%m-%dT%H:%M:%S.%fZ", "us"),
+    ("%-m/%-d/%Y", "D"),
+    ("%-d/%-m/%Y", "D"),
+    ("%-d.%-m.%Y", "D"),
+    ("%-m/%-d/%y", "D"),
+    ("%m/%d/%y", "D"),
+    ("%d/%m/%y", "D"),
+    ("%d-%m-%Y", "D"),
+    ("%m-%d-%Y", "D"),
+    ("%d-%b-%y", "D"),
+    ("%d-%b-%Y", "D"),
+    ("%d %b %Y", "D"),
+    ("%b %d, %Y", "D"),
+    ("%b %-d, %Y", "D"),
+    ("%B %d, %Y", "D"),
+    ("%B %-d, %Y", "D"),
+    ("%d %B %Y", "D"),
+    ("%m/%d/%Y %I:%M %p", "s"),
+    ("%m/%d/%Y %I:%M:%S %p", "s"),
+    ("%-m/%-d/%Y %-H:%M", "s"),
+    ("%-m/%-d/%Y %-I:%M:%S %p", "s"),
+    ("%Y%m%d%H%M%S", "s"),
+    ("%Y/%m/%d %H:%M:%S", "s"),
+    ("%d.%m.%Y %H:%M", "s"),
+    ("%d.%m.%Y %H:%M:%S", "s"),
 )
 _RADICES = {
     "D": (7,),
@@ -91,17 +116,22 @@ class DecimalFormat(Format):
         width: digits before the point, padded by zeros.
         prefix: text before the sign.
         suffix: text after the number.
+        marks: the decimal point and what parts thousands, as in ``.,`` for 1,234.5 and ``,.`` for 1.234,5; a lone
+            point parts no thousands.
     """
 
     kind = "decimal"
 
-    def __init__(self, places: int, least: int, width: int = 1, prefix: str = "", suffix: str = "") -> None:
+    def __init__(
+        self, places: int, least: int, width: int = 1, prefix: str = "", suffix: str = "", marks: str = "."
+    ) -> None:
         self.places, self.least, self.width, self.prefix, self.suffix = places, least, width, prefix, suffix
+        self.marks = marks
 
     def read(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.zeros(len(cells), dtype=np.int64)
         good = np.zeros(len(cells), dtype=bool)
-        for i, cell in enumerate(cells):
+        for i, cell in enumerate(cells if self.marks == "." else [_plain(c, self.marks) for c in cells]):
             match = _NUMERAL.fullmatch(cell)
             if match is None or match[1] != self.prefix or match[5] != self.suffix:
                 continue
@@ -118,7 +148,9 @@ class DecimalFormat(Format):
             cut = len(digits) - self.places
             fraction = digits[cut:].rstrip("0").ljust(self.least, "0")
             whole = digits[:cut].rjust(self.width, "0")
-            point = "." if fraction else ""
+            point = self.marks[0] if fraction else ""
+            if len(self.marks) > 1:
+                whole = f"{int(whole):,}".replace(",", self.marks[1])
             out[i] = f"{self.prefix}{'-' if number < 0 else ''}{whole}{point}{fraction}{self.suffix}"
         return out
 
@@ -138,6 +170,7 @@ class DecimalFormat(Format):
             "width": self.width,
             "prefix": self.prefix,
             "suffix": self.suffix,
+            **({} if self.marks == "." else {"marks": self.marks}),
         }
 
 
@@ -200,7 +233,9 @@ class DateFormat(Format):
             return fine.astype(f"M8[{self.unit}]").view(np.int64), good
         import pandas as pd
 
-        parsed = pd.to_datetime(pd.Series(list(cells), dtype=object), format=self.pattern, errors="coerce")
+        # Reading takes digits without zeros in front as they come; a "-" asks for them when writing.
+        plain = self.pattern.replace("%-", "%")
+        parsed = pd.to_datetime(pd.Series(list(cells), dtype=object), format=plain, errors="coerce")
         good = parsed.notna().to_numpy()
         moments = parsed.to_numpy().astype(f"M8[{self.unit}]")
         return np.where(good, moments.view(np.int64), 0), good
@@ -212,7 +247,18 @@ class DateFormat(Format):
         import pandas as pd
 
         unit = "us" if self.unit == "us" else "s"
-        return pd.Series(moments.astype(f"M8[{unit}]")).dt.strftime(self.pattern).to_numpy(dtype=object)
+        series = pd.Series(moments.astype(f"M8[{unit}]"))
+        if "%-" not in self.pattern:
+            return series.dt.strftime(self.pattern).to_numpy(dtype=object)
+        # Not every system's strftime knows "%-d": drop the zeros of the padded parts instead.
+        parts = re.split(r"(%-?[A-Za-z])", self.pattern)
+        out = np.full(len(series), "", dtype=object)
+        for part in filter(None, parts):
+            bare = part.startswith("%-")
+            words = series.dt.strftime("%" + part[2:]).str.lstrip("0") if bare else series.dt.strftime(part)
+            words = words.where(words != "", "0") if bare else words
+            out = out + words.to_numpy(dtype=object)
+        return out
 
     def near(self, cell: str) -> str | None:
         import pandas as pd
@@ -262,6 +308,9 @@ def infer(cells: list[str], counts: np.ndarray, spec: str) -> Format | None:
     sample = cells[:: max(1, len(cells) // 50)]
     others: list[Format] = [FloatFormat()]
     if spec == "csv":
+        if sum("," in cell for cell in sample) * 20 > len(sample):
+            for marks in (".,", ",", ",."):
+                others += _decimals(cells, counts, marks)
         others += [DateFormat(pattern, unit) for pattern, unit in _DATE_FORMATS]
     for candidate in others:
         # A glance at a few cells spares parsing all of them in every pattern.
@@ -272,11 +321,18 @@ def infer(cells: list[str], counts: np.ndarray, spec: str) -> Format | None:
     return None
 
 
-def _decimals(cells: list[str], counts: np.ndarray) -> list[DecimalFormat]:
+def _plain(cell: str, marks: str) -> str:
+    """A number with other marks in plain ones; any other word as it is, or as one that is no number."""
+    if "." in cell and marks[0] != "." and len(marks) == 1:
+        return "?"
+    return cell.replace(marks[1:], "").replace(marks[0], ".") if len(marks) > 1 else cell.replace(marks, ".")
+
+
+def _decimals(cells: list[str], counts: np.ndarray, marks: str = ".") -> list[DecimalFormat]:
     """Decimal formats that the column might be written in."""
     affixes: Counter[tuple[str, str]] = Counter()
     matches = []
-    for cell, count in zip(cells, counts.tolist()):
+    for cell, count in zip(cells if marks == "." else [_plain(c, marks) for c in cells], counts.tolist()):
         match = _NUMERAL.fullmatch(cell)
         if match is not None:
             affixes[match[1], match[5]] += count
@@ -288,11 +344,11 @@ def _decimals(cells: list[str], counts: np.ndarray) -> list[DecimalFormat]:
     whole = {len(m[3]) for m in matches}
     places = {len(m[4] or "") for m in matches}
     most = min(max(places), _DIGITS - min(max(whole), _DIGITS))
-    widths = {1, max(whole)} if len(whole) == 1 else {1}
+    widths = {1, max(whole)} if len(whole) == 1 and len(marks) == 1 else {1}
     found = []
     for width in sorted(widths):
         for least in sorted({most, 0, min(1, most)}, reverse=True):
-            found.append(DecimalFormat(most, least, width, prefix, suffix))
+            found.append(DecimalFormat(most, least, width, prefix, suffix, marks))
     return found
 
 
