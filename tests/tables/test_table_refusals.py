@@ -42,6 +42,10 @@ refused = {
         lambda: fitted().log_prob(frame(wide=[None, "broad"] * 10)),
         "'wide' holds 'broad' in row 1 where the model knows decimal values such as",
     ),
+    "lists in cells": (
+        lambda: ancestral.fit(frame(size=[[1, 2]] * 20)),
+        "column 'size' holds a list in row 0; turn it into columns of plain values",
+    ),
     "numbers for dates": (lambda: fitted().log_prob(frame(when=3)), "'when' holds '3' in row 0 .* date values"),
     "numbers for words": (lambda: fitted().log_prob(frame(colour=7.5)), "'colour' holds '7.5' in row 0 .* categorical"),
     "words to predict from": (lambda: fitted().predict(frame(size="big"), "label"), "'size' holds 'big' in row 0"),
@@ -108,3 +112,24 @@ def test_constant_and_empty_columns_are_no_mistake():
     with pytest.raises(DataError, match="'none' has no values but missing ones"):
         model.predict(data, "none")
     assert read(data).columns == list(data.columns)
+
+
+def test_a_csv_with_a_name_twice_or_words_for_numbers(tmp_path):
+    (tmp_path / "good.csv").write_text("age,sex\n" + "20,F\n35,M\n41,F\n" * 9)
+    model = ancestral.fit(tmp_path / "good.csv", **QUICK)
+    (tmp_path / "twice.csv").write_text("age,sex,age\n20,F,20\n")
+    for verb in (lambda path: ancestral.fit(path, **QUICK), model.log_prob):
+        with pytest.raises(DataError, match="twice.csv has two columns named 'age'; rename one"):
+            verb(tmp_path / "twice.csv")
+    (tmp_path / "words.csv").write_text("age,sex\n,F\nold,M\n")
+    with pytest.raises(DataError, match="column 'age' holds 'old' in row 1 where the model knows integer"):
+        model.log_prob(tmp_path / "words.csv")
+    # Single odd cells are values, and any csv is compressed.
+    (tmp_path / "one.csv").write_text("age,sex\n20,F\nold,M\n")
+    assert np.isfinite(np.asarray(model.log_prob(tmp_path / "one.csv"))).all()
+    assert model.decompress(model.compress(tmp_path / "words.csv"))["age"].tolist()[1] == "old"
+
+
+def test_a_first_row_of_repeated_words_without_numbers_is_data(tmp_path):
+    (tmp_path / "grid.csv").write_text("x,o,x\no,x,x\nx,x,o\n")
+    assert len(read(tmp_path / "grid.csv")) == 3

@@ -47,7 +47,12 @@ def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray,
         return arrow_cells(series, name)
     if getattr(dtype, "kind", "O") == "f":
         return _float_cells(series.to_numpy(dtype=str(dtype).lower(), na_value=np.nan)), {"dtype": str(dtype)}
-    codes, uniques = pd.factorize(series, use_na_sentinel=True)
+    try:
+        codes, uniques = pd.factorize(series, use_na_sentinel=True)
+    except TypeError as error:
+        row = next((i for i, value in enumerate(series) if getattr(value, "__hash__", None) is None), 0)
+        what = type(series.iloc[row]).__name__
+        raise DataError(f"column {name!r} holds a {what} in row {row}; turn it into columns of plain values") from error
     if str(dtype) == "object" and {type(v) for v in uniques} == {float}:
         return _float_cells(series.to_numpy(dtype=np.float64, na_value=np.nan)), {
             "dtype": "object",

@@ -374,8 +374,12 @@ def _number(cell: str) -> bool:
 
 
 def has_header(rows: list[list[str]]) -> bool:
-    """Whether the first row differs from those below: false if every numeric column starts with a number."""
-    if len(rows) < 2 or len(set(rows[0])) < len(rows[0]):
+    """Whether the first row differs from those below: false if every numeric column starts with a number.
+
+    Without numeric columns a first row that repeats a word is taken for data; with some, for names, one of which is
+    there twice by mistake.
+    """
+    if len(rows) < 2:
         return len(set(rows[0])) == len(rows[0])
     below = rows[1:200]
     numeric = [
@@ -383,6 +387,8 @@ def has_header(rows: list[list[str]]) -> bool:
         for i in range(len(rows[0]))
         if sum(_number(r[i]) for r in below) > 0.8 * max(1, sum(r[i].strip() != "" for r in below))
     ]
+    if len(set(rows[0])) < len(rows[0]):
+        return bool(numeric) and not any(_number(cell) or not cell.strip() for cell in rows[0])
     return not numeric or not all(_number(rows[0][i]) for i in numeric)
 
 

@@ -51,7 +51,8 @@ def page(quality: Quality, title: str, card: Sequence[tuple[str, str]]) -> str:
         f"<h1>{escape(title)}</h1><p class=lead>The model, held against {rows}.</p>",
         figures(_headlines(quality)),
         "<h2>Column by column</h2><p>How often each value occurs. The distance is 0 where the two are alike and 1 "
-        "where they have nothing in common; in brackets, what chance alone makes of two samples of real rows.</p>",
+        "where they have nothing in common; in brackets, what chance alone makes of two samples of real rows. "
+        "The outermost bars of a histogram hold what lies beyond them.</p>",
         _LEGEND,
         _columns(quality),
         "<h2>Pair by pair</h2>",
@@ -126,11 +127,11 @@ def _histogram(quality: Quality, name: str) -> str:
         low, high = float(known.min()), float(known.max())
     if high <= low:
         low, high = low - 0.5, high + 0.5
+    if bool((known == np.round(known)).all()):
+        low, high = float(np.floor(low)), float(np.ceil(high))
     levels = np.unique(known[(known >= low) & (known <= high)])
     # Few levels get a bar each; otherwise bars would beat against whole numbers.
     whole = len(levels) > 1 and bool((levels == np.round(levels)).all()) and high - low < 200
-    if whole:
-        low, high = float(np.floor(low)), float(np.ceil(high))
     count = int(high - low) + 1 if whole else 40
     step = int(np.ceil(count / 40)) if whole else 0
     edges = np.arange(low - 0.5, high + step + 0.5, step) if whole else np.linspace(low, high, count + 1)
@@ -223,14 +224,19 @@ def _heat(names: Sequence[str], distance: np.ndarray) -> str:
     n = len(names)
     most = max(float(distance.max()), 0.05)
     cell = 30 if n <= 20 else 14
-    left, top = 118, 104
+    labels = [name if len(name) <= 20 else name[:19] + "…" for name in names]
+    # Letters of 10 px are about 6 px wide on average, capitals more; names stand at 55 degrees above the columns.
+    longest = 6.6 * max(map(len, labels))
+    left, top = round(longest) + 12, round(0.82 * longest) + 20
+    font = 'style="font-size:10px"'
     parts = []
-    for i in range(n):
+    for i, label in enumerate(labels):
         y = top + i * cell
-        label = names[i] if len(names[i]) <= 18 else names[i][:17] + "…"
-        parts.append(f'<text x="{left - 6}" y="{y + cell / 2 + 3.5:.1f}" text-anchor="end">{escape(label)}</text>')
+        parts.append(
+            f'<text {font} x="{left - 6}" y="{y + cell / 2 + 3.5:.1f}" text-anchor="end">{escape(label)}</text>'
+        )
         x = left + i * cell + cell / 2
-        parts.append(f'<text transform="translate({x + 3:.1f} {top - 6}) rotate(-55)">{escape(label)}</text>')
+        parts.append(f'<text {font} transform="translate({x + 3:.1f} {top - 6}) rotate(-55)">{escape(label)}</text>')
         for j in range(n):
             fill, ink = colour(float(distance[i, j]) / most)
             x = left + j * cell
@@ -243,7 +249,7 @@ def _heat(names: Sequence[str], distance: np.ndarray) -> str:
                     f'<text x="{x + cell / 2 - 0.5}" y="{y + cell / 2 + 3}" text-anchor="middle" '
                     f'style="fill:{ink};font-size:9px">{100 * distance[i, j]:.0f}</text>'
                 )
-    size = f"0 0 {left + n * cell + 70} {top + n * cell}"
+    size = f"0 0 {left + n * cell + round(0.58 * longest)} {top + n * cell}"
     return (
         f'<figure class=scroll><svg viewBox="{size}" role="img" aria-label="distance of every pair of columns" '
         f'style="min-width:{min(34, 4 + 2 * n)}rem;max-width:46rem">{"".join(parts)}</svg>'

@@ -64,7 +64,7 @@ def split_given(given: Any) -> tuple[Any, dict[str, list[Any]]]:
     if not isinstance(given, Mapping):
         return given, {}
     single, restricted = {}, {}
-    for name, value in given.items():
+    for name, value in ((str(name), value) for name, value in given.items()):
         if not is_restriction(value):
             single[name] = value
         else:

@@ -109,11 +109,11 @@ class Columns(Tokenizer):
         """Values int64 ``[n, N]``; cells that need it stand as the escape symbol, without their text.
 
         Raises:
-            DataError: the columns are not those of the training table (their order does not matter), or a frame's
-                hold another type (a csv has no types).
+            DataError: the columns are not those of the training table (their order does not matter), or one holds
+                another type throughout.
         """
         values, cells = self._encode(dataset)
-        for name, codec, strange in self._strange(values) if dataset.kind != "csv" else ():
+        for name, codec, strange in self._strange(values):
             refuse_another_type(name, codec.kind, str(codec.common), cells[name].tolist(), strange)
         return values
 
@@ -280,6 +280,7 @@ class Columns(Tokenizer):
         values = torch.zeros(self.space.n, dtype=torch.int64)
         known = torch.zeros(self.space.n, dtype=torch.bool)
         for name, value in given.items():
+            name = str(name)  # as the table's are, whose frame may have numbered its columns
             symbols = self.encode_column(name, [value])[0]
             values[self.columns[name]], known[self.columns[name]] = symbols, True
         return values, known
