@@ -15,6 +15,9 @@ import ancestral
 from ancestral.data import Table, read, sniff
 from ancestral.data.cells import from_cells, to_cells
 from ancestral.errors import DataError
+from ancestral.heads import Categorical
+from ancestral.model import Model
+from ancestral.networks import CausalTransformer
 from ancestral.tokenizers import Columns, Tokenizer
 
 MOMENT = dt.datetime(2021, 5, 6, 7, 8, 9, 123456)
@@ -142,3 +145,13 @@ def test_polars_frames_come_back_with_their_types():
     assert isinstance(back, pl.DataFrame) and back.schema == frame.schema
     assert back.equals(frame)
     assert isinstance(read(frame).take([0]), Table) and read(frame).take([0]).native().equals(frame[:1])
+
+
+def test_names_that_are_numbers_stay_numbers():
+    frame = pd.DataFrame(np.arange(12).reshape(4, 3))
+    model = Model(Columns(), "raster", CausalTransformer(8, 1, 1), Categorical()).build(frame)
+    pd.testing.assert_frame_equal(model.decompress(model.compress(frame)), frame)
+    assert list(model.sample(2, given={1: 4}).columns) == [0, 1, 2]
+    assert list(model.complete(frame.astype(float).mask(frame == 4)).columns) == [0, 1, 2]
+    named = frame.set_axis(["0", "1", "2"], axis=1)
+    assert list(model.complete(named).columns) == ["0", "1", "2"]

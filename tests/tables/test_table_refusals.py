@@ -119,7 +119,7 @@ def test_a_csv_with_a_name_twice_or_words_for_numbers(tmp_path):
     model = ancestral.fit(tmp_path / "good.csv", **QUICK)
     (tmp_path / "twice.csv").write_text("age,sex,age\n20,F,20\n")
     for verb in (lambda path: ancestral.fit(path, **QUICK), model.log_prob):
-        with pytest.raises(DataError, match="twice.csv has two columns named 'age'; rename one"):
+        with pytest.raises(DataError, match=r"twice\.csv has two columns named 'age'; rename one"):
             verb(tmp_path / "twice.csv")
     (tmp_path / "words.csv").write_text("age,sex\n,F\nold,M\n")
     with pytest.raises(DataError, match="column 'age' holds 'old' in row 1 where the model knows integer"):

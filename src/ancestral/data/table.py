@@ -38,6 +38,7 @@ class Table(Dataset):
         separator: between the cells of a csv.
         header: whether a csv's first row holds the names.
         fields: of a polars frame or an Arrow table: the columns' Arrow fields, as text.
+        numbered: whether the names are whole numbers in the source's frame; here they are words.
     """
 
     modality = "table"
@@ -52,7 +53,10 @@ class Table(Dataset):
         separator: str = ",",
         header: bool = True,
         fields: dict[str, str] | None = None,
+        numbered: bool | None = None,
     ) -> None:
+        whole = all(isinstance(c, (int, np.integer)) and not isinstance(c, bool) for c in frame.columns)
+        self.numbered = whole if numbered is None else numbered
         columns = [str(c) for c in frame.columns]
         _distinct(columns, "the table")
         if not columns:
@@ -95,13 +99,14 @@ class Table(Dataset):
 
     def with_frame(self, frame: pandas.DataFrame, **changes: Any) -> Self:
         """Other rows or columns in the same outer form."""
-        form = {"kind": self.kind, "separator": self.separator, "header": self.header, "fields": self.fields}
+        form = {name: getattr(self, name) for name in ("kind", "separator", "header", "fields", "numbered")}
         return type(self)(frame, **{**form, **changes})
 
     @property
     def form(self) -> dict[str, Any]:
         own: dict[str, Any] = {"separator": self.separator, "header": self.header}
-        return super().form | own | ({"fields": self.fields} if self.fields else {})
+        own |= {"fields": self.fields} if self.fields else {}
+        return super().form | own | ({"numbered": True} if self.numbered else {})
 
     def with_form(self, form: dict[str, Any]) -> Self:
         other = super().with_form(form)
@@ -110,7 +115,7 @@ class Table(Dataset):
                 {n: self.cells(n) for n in self.columns}, dict.fromkeys(self.columns, CSV), "csv"
             ).frame
         other.separator, other.header = form.get("separator", ","), bool(form.get("header", True))
-        other.fields = dict(form.get("fields", {}))
+        other.fields, other.numbered = dict(form.get("fields", {})), bool(form.get("numbered", False))
         return other
 
     def native(self) -> Any:
@@ -131,6 +136,8 @@ class Table(Dataset):
             except ImportError:
                 return self.frame
             return polars.from_arrow(table)
+        if self.numbered and all(name.lstrip("-").isdigit() for name in self.columns):
+            return self.frame.set_axis([int(name) for name in self.columns], axis=1)
         return self.frame
 
     def save(self, target: str | Path, overwrite: bool = False) -> None:
