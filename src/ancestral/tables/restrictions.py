@@ -307,7 +307,5 @@ def _moment(form: DateFormat, value: Any, schema: dict[str, Any], upper: bool) -
     elif moment.tzinfo is not None:
         moment = moment.tz_convert("UTC").tz_localize(None)
     nanos = moment.as_unit("ns").value
-    tick = int(
-        pd.Timedelta(1, "D").value if form.unit == "D" else np.timedelta64(1, form.unit) / np.timedelta64(1, "ns")
-    )
+    tick = _NANOSECONDS[form.unit]
     return nanos // tick if upper else -(-nanos // tick)
