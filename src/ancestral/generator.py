@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -64,6 +65,8 @@ class Generator(nn.Module):
         self.order.build(space)
         self.network.build(space)
         self.network.check(self.order.scoring())
+        if self.head.looks and not self.network.looks:
+            raise ValueError(f"{type(self.network).__name__} cannot be asked again while a set is drawn")
         self.head.build(space, self.network.width)
         if self.mixture is not None:
             self.mixture.build(space)
@@ -97,6 +100,10 @@ class Generator(nn.Module):
             condition: what the model is told.
         """
         order = self.order.scoring().to(values.device) if order is None else order
+        if self.head.joint:
+            each = self.predict(values, order, condition).log_prob(values)
+            alive = self.alive(values, order)
+            return each if alive is None else torch.where(alive, each, 0.0)
         features = self.network(values, order, condition)
         sites = torch.arange(order.n, device=values.device)
         # Large vocabularies: without gradients the logits of a part of the sites are held at a time.
@@ -117,7 +124,9 @@ class Generator(nn.Module):
     def predict(self, values: Tensor, order: Order, condition: Condition | None = None) -> Distribution:
         """The distribution of every site given those of lower rank, from the values ``[B, N, *event]``."""
         sites = torch.arange(order.n, device=values.device)
-        return self.head(self.network(values, order, condition), sites)
+        look = partial(self.network.look_all, values, order, condition) if self.head.looks else None
+        features = values.flatten(2) if self.head.looks else self.network(values, order, condition)
+        return self.head.over(features, sites, order.rank.to(values.device), look)
 
     def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Distribution:
         """The distribution of every site given the known ones, bool ``[B, N]``, each on its own."""

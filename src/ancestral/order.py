@@ -212,6 +212,12 @@ class Order:
         return cls(((v // cell) * columns + u // cell).reshape(-1))
 
     @classmethod
+    def subsamples(cls, height: int, width: int, stride: int) -> Order:
+        """Sites ``stride`` apart at once, one such subsample after the other (xAR: Ren et al. 2025)."""
+        v, u = _grid(height, width)
+        return cls(((v % stride) * stride + u % stride).reshape(-1))
+
+    @classmethod
     def parallel(cls, height: int, width: int, regions: int) -> Order:
         """Distant sites together (PAR: Wang et al. 2024, arXiv:2412.15119).
 
@@ -323,6 +329,7 @@ NAMED: dict[str, Callable[[Space], Order]] = {
     "frequency": lambda space: Order.frequency(space.shape[0], space.shape[1]),
     "hilbert": lambda space: Order.hilbert(space.shape[0], space.shape[1]),
     "frames": lambda space: Order.frames(space.shape[0], space.n // space.shape[0]),
+    "scales": lambda space: Order(space.positions()[:, 0].long()),
 }
 """Orders that a space determines alone, by name."""
 

@@ -148,3 +148,72 @@ def test_times() -> None:
     for head in (DiffusionHead(8, 1), FlowHead(8, 1)):
         with pytest.raises(ValueError, match="real values"):
             head.build(Space((2,), 3), 4)
+
+
+COVARIANCE = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+
+
+class Together(torch.nn.Module):
+    """The best velocity there is for two sites of correlated normal values: it can be written down."""
+
+    def forward(self, x: Tensor, time: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        t = (time / 1000)[:, 0, None, None]
+        one = torch.eye(2)
+        matrix = (t * COVARIANCE - (1 - t) * one) @ torch.linalg.inv(t**2 * COVARIANCE + (1 - t) ** 2 * one)
+        return matrix @ x
+
+
+def joint(passes: int = 40, probes: int = 1) -> Head:
+    head = FlowHead(8, 1, passes, sees="set", heads=2, probes=probes).build(Space((2,), 0, event=(1,)), 1)
+    head.net = Together()
+    return head
+
+
+def test_a_set_is_drawn_jointly() -> None:
+    drawn = joint()(torch.zeros(4000, 2, 1), torch.arange(2)).sample(Noise.of(0, 4000))[..., 0]  # type: ignore[attr-defined]
+    assert float((drawn.T.cov() - COVARIANCE).abs().max()) < 0.06
+
+
+def test_scores_of_sets() -> None:
+    values = torch.tensor([[[0.5], [-0.2]], [[1.0], [1.0]], [[-1.5], [0.3]]])
+    truth = torch.distributions.MultivariateNormal(torch.zeros(2), COVARIANCE).log_prob(values[..., 0])
+    # The estimated trace is right on average over its probes: with many the score is the density's logarithm.
+    scores = joint(50, 400)(torch.zeros(3, 2, 1), torch.arange(2)).log_prob(values).sum(1)
+    assert float((scores - truth).abs().max()) < 0.1
+
+
+def test_known_values_of_a_set_stay_and_the_others_suit_them() -> None:
+    values = torch.full((3000, 2, 1), 2.0)
+    known = torch.tensor([True, False]).expand(3000, 2)
+    distribution = joint()(torch.zeros(3000, 2, 1), torch.arange(2)).pinned(known, values)
+    drawn = distribution.sample(Noise.of(1, 3000))[..., 0]  # type: ignore[attr-defined]
+    assert float((drawn[:, 0] - 2.0).abs().max()) < 1e-6
+    assert 1.0 < float(drawn[:, 1].mean()) < 1.9  # the conditional mean is 1.6
+
+
+def test_sets_of_one_pass_do_not_see_each_other() -> None:
+    head = FlowHead(16, 2, 2, sees="set", heads=2).build(Space((4,), 0, event=(1,)), 3)
+    assert isinstance(head, FlowHead)
+    for weight in head.requires_grad_(False).parameters():
+        torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    features, x, time = torch.randn(2, 4, 3), torch.randn(2, 4, 1), torch.full((2, 4), 0.3)
+    sets = torch.tensor([0, 1, 1, 0])
+    together = head.over(features, torch.arange(4), sets).velocity(x, time)
+    for number in (0, 1):
+        part = torch.nonzero(sets == number)[:, 0]
+        alone = head.over(features[:, part], part).velocity(x[:, part], time[:, part])
+        assert float((alone - together[:, part]).abs().max()) < 1e-5
+    moved = x.clone()
+    moved[:, 3] += 1.0
+    change = head.over(features, torch.arange(4), sets).velocity(moved, time) - together
+    assert float(change[:, 0].abs().min()) > 1e-6 and float(change[:, 1:3].abs().max()) == 0.0
+
+
+def test_heads_that_ask_the_network_need_one_that_answers() -> None:
+    from ancestral.generator import Generator
+    from ancestral.networks import CausalTransformer
+
+    with pytest.raises(ValueError, match="cannot be asked again"):
+        Generator(CausalTransformer(8, 1), FlowHead(sees="network")).build(Space((4,), 0, event=(1,)))
+    with pytest.raises(ValueError, match="asks its network"):
+        FlowHead(sees="network").build(Space((4,), 0, event=(1,)), 8)(torch.zeros(1, 4, 8), torch.arange(4))

@@ -27,7 +27,9 @@ class Completion:
         values: ``[n, N, *event]``.
         method: "exact" (any-order model: known sites first), "prefix" (the known sites are the first of the
             model's order: exact too) or "importance" (fixed order, known sites elsewhere: each draw is one of
-            several candidates, chosen by the probability that they give to the known sites).
+            several candidates, chosen by the probability that they give to the known sites), "pinned" (as
+            "importance", but a head that draws whole sets lets the unknown values of a set suit the known ones while it
+            draws: an approximation).
         effective: for "importance", the mean effective number of candidates, ``1 / sum w^2``.
     """
 
@@ -44,7 +46,9 @@ def method_for(generator: Generator, known: Tensor, order: Order | None = None) 
     # The known sites are the first of the order if no unknown site has a rank at or below one of theirs.
     highest = torch.where(known, rank, -1).amax(1)
     lowest = torch.where(known, torch.iinfo(torch.int64).max, rank).amin(1)
-    return "prefix" if bool((highest < lowest).all()) else "importance"
+    if bool((highest < lowest).all()):
+        return "prefix"
+    return "pinned" if generator.head.joint else "importance"
 
 
 def complete_values(
@@ -85,7 +89,9 @@ def complete_values(
             given, shown = values[part].to(device), known[part].to(device)
             noise = Noise(seeds[part].to(device))
             mine = None if order is None else order.items(part).to(device)
-            if method == "importance":
+            if method == "pinned":
+                drawn = _pinned(generator, given, shown, noise, told, mine, guidance, options)
+            elif method == "importance":
                 drawn, weight = _importance(generator, given, shown, noise, told, mine, guidance, options, particles)
                 effective += weight
             else:
@@ -99,7 +105,7 @@ def complete_values(
 
 def _alike(generator: Generator, known: Tensor, order: Order | None, method: str) -> list[Tensor]:
     """Items grouped so that those of a group can move in step: equal set sizes once known sites come first."""
-    if method == "importance":
+    if method in ("importance", "pinned"):
         return [torch.arange(len(known))]
     base = order or generator.order.scoring()
     if base.sequential:
@@ -110,6 +116,23 @@ def _alike(generator: Generator, known: Tensor, order: Order | None, method: str
         signature = torch.stack([known.sum(1), *counts], 1)
     _, group = torch.unique(signature, dim=0, return_inverse=True)
     return [torch.nonzero(group == g)[:, 0] for g in range(int(group.max()) + 1)] if len(known) else []
+
+
+def _pinned(
+    generator: Generator,
+    given: Tensor,
+    known: Tensor,
+    noise: Noise,
+    condition: Condition,
+    order: Order | None,
+    guidance: float,
+    options: dict[str, Any],
+) -> Tensor:
+    """One walk in which the known values of every set are held while the others are drawn."""
+    base = (condition.without_label(), guidance) if guidance else None
+    order = order or generator.order.scoring()
+    draw = Draw(noise, **options)
+    return walk(generator, draw, len(given), order, condition, given=given, known=known, base=base).values
 
 
 def _importance(

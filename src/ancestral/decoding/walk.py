@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -90,7 +91,8 @@ def walk(
         sets: stop after deciding this many sets; the sites behind keep their zeros.
         known: bool ``[B, N]``: sites further down whose given values are forced on the item; it is then weighed by
             their probability (likelihood weighting: Fung and Chang 1989), so that items resampled by weight
-            follow the conditional distribution given all known sites.
+            follow the conditional distribution given all known sites. A ``joint`` head draws the others of their set
+            to suit them instead, and nothing is weighed.
         alive: bool ``[B]``: items whose values matter (nested heads behind the end of a sequence).
         base: condition and scale (one, or one per set) of classifier-free guidance; both branches run as one batch.
         ends: int64, symbols that end a stream: the walk stops once every item has drawn one. What stands behind an
@@ -136,14 +138,16 @@ def walk(
             break
         features = network.step(cache, last if base is None or last is None else torch.cat([last, last]))
         sites = order.sets[k]
+        looks = [partial(network.look, cache, rows=slice(at, at + batch)) for at in range(0, len(features), batch)]
         if base is None:
-            distribution = head(features, sites)
+            distribution = head.over(features, sites, None, looks[0])
         else:
             full = sites if sites.dim() == 1 else torch.cat([sites, sites])
             top, bottom = features[:batch], features[batch:]
             first, second = (full, full) if sites.dim() == 1 else (full[:batch], full[batch:])
             scale = base[1] if isinstance(base[1], (int, float)) else base[1][k]
-            distribution = head(top, first).guided(head(bottom, second), scale)
+            plain = head.over(bottom, second, None, looks[1])
+            distribution = head.over(top, first, None, looks[0]).guided(plain, scale)
         if until is not None and isinstance(distribution, Finite):
             goes_on = until > order.starts[k]
             log_probs = distribution.log_probs()
@@ -152,17 +156,20 @@ def walk(
             log_weight += torch.where(goes_on, without.double().logsumexp(-1)[:, 0], 0.0)
         live = None if alive is None else alive[:, None].expand(batch, sites.shape[-1])
         shown = None if given is None else take(given, sites)
+        if head.joint and known is not None and shown is not None:
+            distribution = distribution.pinned(take(known, sites), shown)
         last = distribution.choose(chooser, shown, live)
         if live is not None:
             blank = last.new_full((), stop if stop is not None else 0)
             last = torch.where(live.reshape(*live.shape, *[1] * (last.dim() - 2)), last, blank)
         if known is not None and given is not None:
             forced, shown = take(known, sites), take(given, sites)
-            if bool(forced.any()):
+            if bool(forced.any()) and not head.joint:
                 each = distribution.log_prob(shown).double()
                 if stop is not None and live is not None:  # behind its end a sequence holds nothing but stops
                     each = torch.where(live, each, torch.where(shown == stop, 0.0, float("-inf")))
                 log_weight += torch.where(forced, each, 0.0).sum(1)
+            if bool(forced.any()):
                 last = torch.where(forced.reshape(*forced.shape, *[1] * (last.dim() - 2)), shown, last)
         if stop is not None:
             assert alive is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -25,8 +26,17 @@ class Chooser(Protocol):
         ...
 
 
+Look = Callable[[Tensor, Tensor], Tensor]
+"""Features ``[B, S, D]`` of sites whose values are for the moment ``[B, S, *event]`` at times ``[B, S]`` from 0 to 1;
+see :meth:`ancestral.networks.base.Network.look`."""
+
+
 class Distribution:
-    """Distribution of the values at ``[B, S]`` sites, independent between sites given the features."""
+    """Distribution of the values at ``[B, S]`` sites, independent between sites given the features.
+
+    A head that is ``joint`` gives one whose sites depend on each other within a set; of its log-probabilities only the
+    sum over a set means something.
+    """
 
     def log_prob(self, values: Tensor) -> Tensor:
         """Natural logarithm of the probability (density) of ``values`` ``[B, S, *event]``: ``[B, S]``."""
@@ -49,6 +59,17 @@ class Distribution:
         Log-probabilities become ``(1 + scale) * self - scale * other``, normalised again.
         """
         raise ValueError(f"{type(self).__name__} cannot be guided; use a head with finitely many values")
+
+    def pinned(self, known: Tensor, values: Tensor) -> Distribution:
+        """For heads that are ``joint``: as this, but some values of the set are known and the others drawn to suit.
+
+        An approximation of the conditional distribution.
+
+        Args:
+            known: bool ``[B, S]``.
+            values: ``[B, S, *event]``.
+        """
+        raise ValueError(f"{type(self).__name__} draws every site on its own; there is nothing to suit")
 
 
 class Leaf(Distribution):
@@ -99,6 +120,10 @@ class Head(nn.Module):
     """What ``log_prob`` is."""
     finite = True
     """Whether values can be entropy-coded."""
+    joint = False
+    """Whether the sites of a set are drawn jointly, rather than each from a distribution of its own."""
+    looks = False
+    """Whether the network is asked again while a set is drawn; its other features are then not used."""
 
     def build(self, space: Space, width: int) -> Head:
         """Create the parameters for ``space`` and features of size ``width``; returns self."""
@@ -110,3 +135,15 @@ class Head(nn.Module):
     def forward(self, features: Tensor, sites: Tensor) -> Distribution:
         """The distribution at ``sites`` (``[S]`` or ``[B, S]``) from ``features`` ``[B, S, D]``."""
         raise NotImplementedError("a head defines forward")
+
+    def over(
+        self, features: Tensor, sites: Tensor, sets: Tensor | None = None, look: Look | None = None
+    ) -> Distribution:
+        """The distribution over whole sets, which a head that is ``joint`` needs to be told apart.
+
+        Args:
+            features, sites: as for :meth:`forward`.
+            sets: int64 ``[S]`` or ``[B, S]``, the set of every site; None if all sites are one set.
+            look: for heads that ask the network again.
+        """
+        return self(features, sites)

@@ -49,6 +49,7 @@ def normalisation(exam: Exam) -> None:
 def sampling(exam: Exam, draws: int = 3000) -> None:
     """Items are drawn as often as their probability says (chi-square test)."""
     order = exam.generator.order.scoring()
+    _ = exam.everything  # nothing is drawn where it cannot be counted
     for condition in exam.conditions(draws):
         label = None if condition.label is None else torch.zeros(draws, dtype=torch.int64)
         values = Ancestral()(exam.generator, Request(Noise.of(7, draws), Condition(label=label), order))
@@ -103,7 +104,7 @@ def _complete(exam: Exam, item: Tensor, known: Tensor, draws: int) -> Any:
         options={},
     )
     results = [("completion", done.values)]
-    if done.method != "importance":
+    if done.method in ("exact", "prefix"):
         request = Request(Noise.of(9, 8), given=values[:8].clone(), known=shown[:8])
         results.append(("the recipe's decoder", exam.model.decoder(exam.generator, request)))
     for name, found in results:

@@ -83,11 +83,45 @@ def check_causality(generator: Generator, values: Tensor, order: Order, conditio
                 f"the features of set {k} move by {moved:.3g} when values that are drawn with it or later change, "
                 f"under {order}",
             )
+    if network.looks:
+        _check_looks(generator, values, other, order, condition)
     if isinstance(generator.head, Nested):
         inner = generator.head.generator
         nested = values.reshape(-1, inner.space.n, *inner.space.event)[:8]
         vector = torch.randn(len(nested), inner.space.vector, generator=torch.Generator().manual_seed(1))
         check_causality(inner, nested, inner.order.scoring(), Condition(vector=vector))
+
+
+@torch.no_grad()
+def _check_looks(
+    generator: Generator, values: Tensor, other: Tensor, order: Order, condition: Condition | None
+) -> None:
+    """What a set is told while it is drawn depends on the sets before and on itself alone."""
+    network, rank = generator.network, order.expand(len(values)).rank
+    now, time = _moment(values)
+    before = network.look_all(values, order, condition, now, time)
+    for k in range(order.n_sets):
+        event = (rank >= k).reshape(*rank.shape, *[1] * (values.dim() - 2))
+        apart = (rank != k).reshape(*rank.shape, *[1] * (values.dim() - 2))
+        after = network.look_all(
+            torch.where(event, other, values),
+            order,
+            condition,
+            torch.where(apart, -now, now),
+            torch.where(rank != k, 1 - time, time),
+        )
+        moved = float((after - before)[rank == k].abs().max())
+        require(
+            moved <= 1e-6,
+            f"what set {k} is told while it is drawn moves by {moved:.3g} when later values or other sets' change, "
+            f"under {order}",
+        )
+
+
+def _moment(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values that are being drawn, and how far, ``[B, N]``."""
+    chance = torch.Generator().manual_seed(3)
+    return torch.randn(values.shape, generator=chance), torch.rand(values.shape[:2], generator=chance)
 
 
 def incremental(exam: Exam) -> None:
@@ -107,6 +141,8 @@ def check_incremental(generator: Generator, values: Tensor, order: Order, condit
     """
     network, condition = generator.network, condition or Condition()
     full = network(values, order, condition)
+    now, time = _moment(values)
+    looked = network.look_all(values, order, condition, now, time) if network.looks else None
     flipped = values.flip(0)
     other = order.items(torch.arange(len(values)).flip(0))
     back = condition.map(lambda t: t.flip(0))
@@ -130,3 +166,12 @@ def check_incremental(generator: Generator, values: Tensor, order: Order, condit
                 f"features of set {k} found step by step{f' from set {known}' if known else ''} differ by {off:.3g} "
                 f"from those of one pass, under {order}",
             )
+            if looked is None or number == 1:
+                continue
+            for rows in (slice(0, len(v)), slice(1, 2)):
+                found = network.look(cache, take(now, o.sets[k])[rows], take(time, o.sets[k])[rows], rows)
+                off = float((found - take(looked, o.sets[k])[rows]).abs().max())
+                require(
+                    off <= TOLERANCE * max(1.0, float(looked.abs().max())),
+                    f"what set {k} is told while it is drawn differs by {off:.3g} from one pass, under {order}",
+                )

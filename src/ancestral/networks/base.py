@@ -58,6 +58,8 @@ class Network(nn.Module):
     """Whether sets of several sites are possible."""
     shortens = False
     """Whether a raster order over fewer sites than the space has is followed too: the leading sites alone."""
+    looks = False
+    """Whether features can be had for values of the moment while a set is drawn: :meth:`look`."""
     needs_mask = False
     """Whether the network hides values by mask symbols, so that all sites' features cost a pass per set."""
 
@@ -130,6 +132,27 @@ class Network(nn.Module):
         sites = cache.order.sets[cache.next]
         cache.next += 1
         return take(features, sites)
+
+    def look(self, cache: Cache, now: Tensor, time: Tensor, rows: slice) -> Tensor:
+        """Features ``[B', S_k, D]`` of the set that the last :meth:`step` was about, given what its values are now.
+
+        For heads that draw a set jointly and little by little: they see the sets before as they are, and their own set
+        as it is at the moment. The cache stays as it is.
+
+        Args:
+            cache: after :meth:`step`.
+            now: values of the moment ``[B', S_k, *event]``.
+            time: ``[B', S_k]``, from 0 (nothing but noise) to 1 (drawn).
+            rows: the items of the cache that are meant.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be asked again while a set is drawn")
+
+    def look_all(self, values: Tensor, order: Order, condition: Condition | None, now: Tensor, time: Tensor) -> Tensor:
+        """:meth:`look` for all sets at once, in site order: ``[B, N, D]``, each set given the values of those before.
+
+        In training a network may show the sets before as they are now, rather than their values.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be asked again while a set is drawn")
 
     def record(self, cache: Cache, last: Tensor | None) -> None:
         """Write the values of the last set to their sites."""

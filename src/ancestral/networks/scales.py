@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ancestral.networks.adaptive import AdaptiveBlock, Modulated, start_adaptive
 from ancestral.networks.base import Cache, Network, take
 from ancestral.networks.transformer import KeyValues
 from ancestral.order import Order
@@ -16,82 +17,6 @@ from ancestral.space import Condition, Space
 
 if TYPE_CHECKING:
     from ancestral.tokenizers import Tokenizer
-
-
-class Modulated(nn.Module):
-    """Normalised features, scaled and shifted: adaptive layer norm (Peebles and Xie 2022, arXiv:2212.09748)."""
-
-    def __init__(self, width: int, eps: float = 1e-6):
-        super().__init__()
-        self.width, self.eps = width, eps
-
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return F.layer_norm(x, (self.width,), eps=self.eps) * (scale + 1) + shift
-
-
-class AdaptiveBlock(nn.Module):
-    """Attention and feed-forward layer, both modulated and gated by the condition.
-
-    Args:
-        width: features D.
-        heads: of the attention.
-        ratio: hidden features of the feed-forward layer, as a multiple of the width.
-        dropout: share of activations dropped in training.
-        cosine: attend by the cosine of queries and keys, times a learned number per head.
-        shared: the map from the condition to the six modulations is the network's, and only an offset this block's.
-    """
-
-    def __init__(self, width: int, heads: int, ratio: float, dropout: float, cosine: bool, shared: bool):
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} must be a multiple of the {heads} heads")
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.query_bias, self.value_bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
-        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), math.log(4.0))) if cosine else None
-        self.out = nn.Linear(width, width)
-        self.inner, self.outer = nn.Linear(width, round(width * ratio)), nn.Linear(round(width * ratio), width)
-        self.modulate = nn.Linear(width, 6 * width) if not shared else None
-        self.offset = nn.Parameter(torch.randn(6, width) / width**0.5) if shared else None
-        self.norm = Modulated(width)
-
-    def modulations(self, told: Tensor, common: Tensor | None) -> tuple[Tensor, ...]:
-        """Two gates, two scales and two shifts, ``[B, 1, D]`` each.
-
-        Args:
-            told: the condition ``[B, D]``.
-            common: ``[B, 1, 6, D]`` if the map is shared.
-        """
-        if self.modulate is not None:
-            six = self.modulate(F.silu(told)).view(len(told), 1, 6, -1)
-        else:
-            assert common is not None and self.offset is not None
-            six = common + self.offset
-        return six.unbind(2)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values ``[B, H, T, E]``; queries hold the attention's scale."""
-        b, t, d = x.shape
-        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
-        q, k, v = F.linear(x, self.qkv.weight, bias).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        if self.sharpness is not None:
-            q = F.normalize(q, dim=-1) * self.sharpness.clamp(max=math.log(100.0)).exp()
-            return q, F.normalize(k, dim=-1), v
-        return q * (0.25 / math.sqrt(d // self.heads)), k, v
-
-    def forward(
-        self, x: Tensor, told: Tensor, common: Tensor | None, mask: Tensor | None, kept: KeyValues | None
-    ) -> Tensor:
-        gate1, gate2, scale1, scale2, shift1, shift2 = self.modulations(told, common)
-        q, k, v = self.project(self.norm(x, scale1, shift1))
-        if kept is not None:
-            k, v = kept.append(k, v)
-        drop = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=1.0)
-        y = self.out(y.transpose(1, 2).reshape(x.shape))
-        x = x + F.dropout(y, self.dropout, self.training) * gate1
-        y = self.outer(F.gelu(self.inner(self.norm(x, scale2, shift2)), approximate="tanh"))
-        return x + F.dropout(y, self.dropout, self.training) * gate2
 
 
 class CodeVectors(nn.Module):
@@ -110,13 +35,20 @@ class CodeVectors(nn.Module):
         return torch.cat(parts, -1)
 
 
+class Vectors(nn.Module):
+    """Real values at sites as they are."""
+
+    def forward(self, values: Tensor, sites: Tensor) -> Tensor:
+        return values
+
+
 class ScaleTransformer(Network):
     """Block-causal transformer over the maps of a pyramid (VAR: Tian et al. 2024, arXiv:2404.02905).
 
-    The input at a site of one scale is the sum of all coarser scales' code vectors, enlarged and shrunk again to that
-    scale as the tokenizer does; the coarsest scale starts from the class. Sites see those of their own and of coarser
-    scales. The class also modulates every block (adaptive layer norm). The tokenizer's code vectors and convolutions
-    are part of the network, and not trained with it.
+    The input at a site of one scale is what the tokenizer makes of all coarser scales (:class:`Pyramid`: the sum of
+    their code vectors, enlarged and shrunk again to that scale; or the map before, enlarged); the coarsest scale starts
+    from the class. Sites see those of their own and of coarser scales. The class also modulates every block (adaptive
+    layer norm). The tokenizer's code vectors and convolutions are part of the network, and not trained with it.
 
     Args:
         width: features D.
@@ -147,32 +79,32 @@ class ScaleTransformer(Network):
         self._branches: list[nn.Module] = []
 
     def meet(self, tokenizer: Tokenizer) -> None:
-        from ancestral.tokenizers.learned import MultiScaleVQ, Product
+        from ancestral.tokenizers.learned import Product, Pyramid
 
         quantiser = getattr(tokenizer, "quantiser", None)
         branches = list(quantiser.branches) if isinstance(quantiser, Product) else [quantiser]
-        if not all(isinstance(b, MultiScaleVQ) for b in branches):
+        if not all(isinstance(b, Pyramid) for b in branches):
             raise ValueError(
-                "next-scale prediction needs a tokenizer whose codes are a pyramid of scales: MultiScaleVQ"
+                "next-scale prediction needs a tokenizer whose values are a pyramid of scales: MultiScaleVQ or "
+                "LatentPyramid"
             )
         self._branches = branches  # type: ignore[assignment]
 
     def build(self, space: Space) -> ScaleTransformer:
         import copy
 
-        from ancestral.tokenizers.learned import MultiScaleVQ
+        from ancestral.tokenizers.learned import Pyramid
 
         if not self._branches:
             raise ValueError("next-scale prediction reads codes by the tokenizer's codebook; build it with a model")
         self.space, width = space, self.width
         # A list keeps the copies out of the parameters; what of them is needed later are buffers.
         copies = [copy.deepcopy(b).requires_grad_(False).eval() for b in self._branches]
-        parts = [b for b in copies if isinstance(b, MultiScaleVQ)]
+        parts = [b for b in copies if isinstance(b, Pyramid)]
         self.scales = parts[0].scales
-        self.embed = CodeVectors([b.book.vectors for b in parts])
+        tables = [table for table in (b.strip() for b in parts) if table is not None]
+        self.embed = CodeVectors(tables) if tables else Vectors()
         self.pyramids = nn.ModuleList(parts)
-        for part in parts:
-            del part.book  # its vectors are `embed`
         self.word = nn.Linear(sum(b.width for b in parts), width)
         std = math.sqrt(1 / width / 3)
         self.classes = nn.Embedding(space.classes + 1, width)
@@ -188,27 +120,13 @@ class ScaleTransformer(Network):
         self.modulate = nn.Linear(width, 6 * width) if self.shared else None
         self.last = nn.Linear(width, 2 * width)
         self.norm = Modulated(width)
-        self._initialise(std)
+        start_adaptive(self, width, self.depth, std)
+        nn.init.normal_(self.word.weight, std=1 / math.sqrt(self.word.in_features))
+        self.last.weight.data.mul_(0.5)
         levels = torch.cat([torch.full((s * s,), k) for k, s in enumerate(self.scales)])
         self.levels: Tensor
         self.register_buffer("levels", levels, persistent=False)
         return self
-
-    def _initialise(self, std: float) -> None:
-        """Small weights, residual branches smaller with depth, and gates nearly shut."""
-        for name, layer in self.named_modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=std)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-                if name.endswith((".out", ".outer")):
-                    layer.weight.data.div_(math.sqrt(2 * self.depth))
-                if name.endswith("modulate"):
-                    layer.weight.data[2 * self.width :].mul_(0.5)
-                    layer.weight.data[: 2 * self.width].mul_(1e-2)
-                    nn.init.constant_(layer.bias[: 2 * self.width], 0.5)
-        nn.init.normal_(self.word.weight, std=1 / math.sqrt(self.word.in_features))
-        self.last.weight.data.mul_(0.5)
 
     def check(self, order: Order) -> None:
         """Refuse any order but that of the scales.
@@ -229,12 +147,13 @@ class ScaleTransformer(Network):
         return list(parts.split([b.width for b in self.pyramids], 1))  # type: ignore[misc]
 
     def _grow(self, sums: list[Tensor] | None, vectors: Tensor, scale: int) -> list[Tensor]:
-        """The sums ``[B, C, H, W]`` of all branches once a scale's code vectors are added."""
-        lifted = [b.lift(m, scale) for b, m in zip(self.pyramids, self._maps(vectors, scale), strict=True)]  # type: ignore[operator]
-        return lifted if sums is None else [a + b for a, b in zip(sums, lifted, strict=True)]
+        """What all branches know, ``[B, C, H, W]`` each, once a scale's vectors are added."""
+        maps = self._maps(vectors, scale)
+        before = [None] * len(maps) if sums is None else sums
+        return [b.grow(total, m, scale) for b, total, m in zip(self.pyramids, before, maps, strict=True)]  # type: ignore[operator]
 
     def _shrunk(self, sums: list[Tensor], scale: int) -> Tensor:
-        """What a scale is told of the sums so far: ``[B, s * s, P * C]``."""
+        """What a scale is told of the coarser ones: ``[B, s * s, P * C]``."""
         parts = [b.shrink(total, scale) for b, total in zip(self.pyramids, sums, strict=True)]  # type: ignore[operator]
         return torch.cat(parts, 1).flatten(2).transpose(1, 2)
 

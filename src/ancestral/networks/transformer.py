@@ -183,12 +183,18 @@ class KeyValues:
         self.k, self.v = like.new_empty(b, h, capacity, e), like.new_empty(b, h, capacity, e)
         self.length = 0
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new places; returns views of everything stored."""
+    def append(self, k: Tensor, v: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor]:
+        """Store new places, of which the first ``keep`` stay (by default all); returns views of everything stored."""
         end = self.length + k.shape[2]
         self.k[:, :, self.length : end], self.v[:, :, self.length : end] = k, v
-        self.length = end
+        self.length = end if keep is None else self.length + keep
         return self.k[:, :, :end], self.v[:, :, :end]
+
+    def rows(self, some: slice) -> KeyValues:
+        """Some items' keys and values, stored in the same place."""
+        part = KeyValues.__new__(KeyValues)
+        part.k, part.v, part.length = self.k[some], self.v[some], self.length
+        return part
 
 
 class CausalTransformer(SequenceNetwork):

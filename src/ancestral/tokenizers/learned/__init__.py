@@ -4,7 +4,8 @@ from ancestral.tokenizers.learned.autoencoder import Autoencoder
 from ancestral.tokenizers.learned.clip import Clip
 from ancestral.tokenizers.learned.composite import MultiScaleVQ, Product, ResidualVQ
 from ancestral.tokenizers.learned.convolution import Convolutional
-from ancestral.tokenizers.learned.parts import Backbone, Quantiser
+from ancestral.tokenizers.learned.parts import Backbone, Pyramid, Quantiser
+from ancestral.tokenizers.learned.pyramid import LatentPyramid
 from ancestral.tokenizers.learned.quantisers import FSQ, KL, LFQ, VQ, Bins
 from ancestral.tokenizers.learned.query import Query
 from ancestral.tokenizers.learned.titok import TiTok
@@ -19,8 +20,10 @@ __all__ = [
     "Bins",
     "Clip",
     "Convolutional",
+    "LatentPyramid",
     "MultiScaleVQ",
     "Product",
+    "Pyramid",
     "Quantiser",
     "Query",
     "ResidualVQ",

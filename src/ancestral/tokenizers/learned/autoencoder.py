@@ -241,7 +241,9 @@ class Autoencoder(Tokenizer):
         pixels = torch.from_numpy(self._pixels(images))
         dtype = torch.int64 if space.discrete else torch.float32
         found = torch.zeros(len(images), space.n, *space.event, dtype=dtype)
-        _in_blocks(lambda part: self.quantiser.encode(self._latents(part)), pixels, found)
+        _in_blocks(
+            lambda part: self.quantiser.encode(self._latents(part)), pixels, found, pixels.shape[2] * pixels.shape[3]
+        )
         return found
 
     @torch.no_grad()
@@ -255,7 +257,7 @@ class Autoencoder(Tokenizer):
             return ((images + 1) * (top / 2)).round().clamp(0, top).permute(0, 2, 3, 1)
 
         pixels = torch.zeros(len(values), height, width, channels, dtype=torch.uint8)
-        _in_blocks(pictures, values, pixels)
+        _in_blocks(pictures, values, pixels, height * width)
         return Images(pixels.numpy(), classes=self.classes, levels=self.levels).with_form(self.form)
 
     def known_sites(self, shown: Tensor) -> Tensor:
@@ -343,8 +345,12 @@ class Autoencoder(Tokenizer):
         self._modules().load_state_dict(tensors)
 
 
-def _in_blocks(function: Callable[[Tensor], Tensor], items: Tensor, out: Tensor, size: int = 16) -> None:
-    """Apply a function to blocks of one size, the last one filled up: no result depends on how many items there are."""
+def _in_blocks(function: Callable[[Tensor], Tensor], items: Tensor, out: Tensor, area: int) -> None:
+    """Apply a function to blocks of one size, the last one filled up: no result depends on how many items there are.
+
+    The size depends on ``area``, the pixels of an image, alone: large images gain nothing from company.
+    """
+    size = max(1, min(16, (1 << 16) // area))
     for begin in range(0, len(items), size):
         block = items[begin : begin + size]
         short = size - len(block)

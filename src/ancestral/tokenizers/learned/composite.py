@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ancestral.noise import Noise
 from ancestral.space import Space
-from ancestral.tokenizers.learned.parts import Quantised, Quantiser, flat, unflat
+from ancestral.tokenizers.learned.parts import Pyramid, Quantised, Quantiser, flat, unflat
 from ancestral.tokenizers.learned.quantisers import Codebook
 
 
@@ -82,7 +82,7 @@ class ResidualVQ(Quantiser):
         return total.transpose(1, 2).reshape(len(codes), -1, *self.grid)
 
 
-class MultiScaleVQ(Quantiser):
+class MultiScaleVQ(Pyramid):
     """A pyramid of code maps, each of what the coarser maps have left over (VAR: Tian et al. 2024, arXiv:2404.02905).
 
     The rest is shrunk to a scale by averaging areas, looked up in one codebook, enlarged by bicubic interpolation, and
@@ -134,14 +134,17 @@ class MultiScaleVQ(Quantiser):
         return self
 
     def space(self, shape: tuple[int, ...]) -> Space:
-        side = self.scales[-1]
-        coords = [
-            (float(k), (i + 0.5) * side / s - 0.5, (j + 0.5) * side / s - 0.5)
-            for k, s in enumerate(self.scales)
-            for i in range(s)
-            for j in range(s)
-        ]
-        return Space((len(coords),), self.codes, coords=tuple(coords))
+        coords = self.coordinates()
+        return Space((len(coords),), self.codes, coords=coords)
+
+    def strip(self) -> Tensor:
+        vectors = self.book.vectors
+        del self.book
+        return vectors
+
+    def grow(self, total: Tensor | None, vectors: Tensor, scale: int) -> Tensor:
+        lifted = self.lift(vectors, scale)
+        return lifted if total is None else total + lifted
 
     def maps(self, codes: Tensor) -> list[Tensor]:
         """Codes ``[B, N]`` as one map ``[B, s, s]`` per scale."""
@@ -215,10 +218,6 @@ class MultiScaleVQ(Quantiser):
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.sums(codes)[-1]
-
-    def known(self, cells: Tensor) -> Tensor:
-        hidden = (~cells)[:, None].float()
-        return torch.cat([F.adaptive_max_pool2d(hidden, s).flatten(1) == 0 for s in self.scales], 1)
 
 
 class Product(Quantiser):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar, Self
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.errors import DataError
@@ -126,6 +128,42 @@ class Quantiser(Part):
     def known(self, cells: Tensor) -> Tensor:
         """Sites bool ``[n, N]`` whose codes depend on known cells of the grid alone, bool ``[n, H, W]``."""
         return cells.flatten(1)
+
+
+class Pyramid(Quantiser):
+    """Quantiser whose sites are maps of growing resolution, numbered scale by scale, coarsest first.
+
+    Attributes:
+        scales: side of every map; the last is that of the latents.
+    """
+
+    scales: tuple[int, ...]
+
+    def coordinates(self) -> tuple[tuple[float, ...], ...]:
+        """Scale, and row and column of the finest map, of every site."""
+        side = self.scales[-1]
+        return tuple(
+            (float(k), (i + 0.5) * side / s - 0.5, (j + 0.5) * side / s - 0.5)
+            for k, s in enumerate(self.scales)
+            for i in range(s)
+            for j in range(s)
+        )
+
+    def strip(self) -> Tensor | None:
+        """Drop what only encoding and decoding need, and return the code vectors ``[K, C]``, if there are any."""
+        raise NotImplementedError("a pyramid defines strip")
+
+    def grow(self, total: Tensor | None, vectors: Tensor, scale: int) -> Tensor:
+        """What is known ``[B, C, h, w]`` of the latents once a scale's vectors ``[B, C, s, s]`` are."""
+        raise NotImplementedError("a pyramid defines grow")
+
+    def shrink(self, latents: Tensor, scale: int) -> Tensor:
+        """What is known, ``[B, C, h, w]``, at the resolution of a scale."""
+        raise NotImplementedError("a pyramid defines shrink")
+
+    def known(self, cells: Tensor) -> Tensor:
+        hidden = (~cells)[:, None].float()
+        return torch.cat([F.adaptive_max_pool2d(hidden, s).flatten(1) == 0 for s in self.scales], 1)
 
 
 class Backbone(Part):
