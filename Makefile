@@ -22,7 +22,7 @@ docs: install
 install: $(STAMP)
 
 # torch comes first and alone: the pinned release is a small CPU build, a looser range takes gigabytes.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(wildcard src/ancestral/native/*.c src/ancestral/native/*.h src/ancestral/native/*.inc)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,docs]'

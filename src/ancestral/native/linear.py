@@ -1,0 +1,122 @@
+"""Linear maps by float32, int8 and int4 weights, whose columns share a scale in groups.
+
+The activations stay float32, so that the result is that of the dequantised weights up to rounding. Where the kernels
+were not compiled, PyTorch computes the same from dequantised weights.
+"""
+
+from __future__ import annotations
+
+from ctypes import byref
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ancestral.native.library import INT4, INT8, PLAIN, Matrix, kernels, require_memory, threads, usable
+
+BLOCK = 32
+"""Columns are stored in multiples of this, and groups are multiples of it."""
+
+
+def pack_q8(values: Tensor) -> Tensor:
+    """int8 ``[R, C]`` as stored: columns padded by zeros to a multiple of 32."""
+    return F.pad(values, (0, -values.shape[1] % BLOCK)).contiguous()
+
+
+def pack_q4(values: Tensor) -> Tensor:
+    """int8 ``[R, C]`` of -8 .. 7 as stored: uint8 ``[R, ceil(C / 32) * 16]``.
+
+    Of 32 columns the first 16 are the lower halves of 16 bytes and the others the upper ones, both plus 8.
+    """
+    padded = (F.pad(values, (0, -values.shape[1] % BLOCK)) + 8).to(torch.uint8)
+    halves = padded.view(values.shape[0], -1, 2, BLOCK // 2)
+    return (halves[:, :, 0] | (halves[:, :, 1] << 4)).reshape(values.shape[0], -1).contiguous()
+
+
+def unpack_q4(weight: Tensor, columns: int) -> Tensor:
+    """The inverse of :func:`pack_q4`: int8 ``[R, columns]``."""
+    blocks = weight.view(weight.shape[0], -1, BLOCK // 2)
+    both = torch.stack([blocks & 15, blocks >> 4], 2).reshape(weight.shape[0], -1)
+    return both[:, :columns].to(torch.int8) - 8
+
+
+def dequantise(weight: Tensor, scale: Tensor, group: int, columns: int) -> Tensor:
+    """float32 ``[R, columns]`` from packed weights: int8 as of :func:`pack_q8`, uint8 as of :func:`pack_q4`."""
+    values = unpack_q4(weight, columns) if weight.dtype == torch.uint8 else weight[:, :columns]
+    return values.float() * scale.repeat_interleave(group, 1)[:, :columns]
+
+
+def matrix(weight: Tensor, bias: Tensor | None = None) -> Matrix:
+    """What the kernels need to know of float32 weights ``[R, C]``, whose memory must outlive it."""
+    rows, columns = weight.shape
+    return Matrix(weight.data_ptr(), None, None if bias is None else bias.data_ptr(), rows, columns, 0, PLAIN, 0)
+
+
+def quantised_matrix(weight: Tensor, scale: Tensor, group: int, columns: int, bias: Tensor | None = None) -> Matrix:
+    """As :func:`matrix`, of packed weights.
+
+    Raises:
+        ValueError: a group that is no multiple of 32, or shapes that contradict it.
+    """
+    kind = INT4 if weight.dtype == torch.uint8 else INT8
+    rows, stride = weight.shape
+    if group < BLOCK or group % BLOCK:
+        raise ValueError(f"group={group} must be a multiple of {BLOCK}")
+    if stride * (2 if kind == INT4 else 1) != -(-columns // BLOCK) * BLOCK:
+        raise ValueError(f"packed weights {tuple(weight.shape)} do not hold {columns} columns; pack them first")
+    shape = (rows, -(-columns // group))
+    if scale.shape != shape or scale.dtype != torch.float32 or not scale.is_contiguous():
+        raise ValueError(f"scales must be contiguous float32 {shape}, got {tuple(scale.shape)} {scale.dtype}")
+    pointer = None if bias is None else bias.data_ptr()
+    return Matrix(weight.data_ptr(), scale.data_ptr(), pointer, rows, columns, stride, kind, group)
+
+
+def _apply(x: Tensor, m: Matrix) -> Tensor:
+    flat = x.reshape(-1, m.cols).contiguous()
+    y = flat.new_empty(len(flat), m.rows)
+    if len(flat):
+        require_memory(kernels().ancestral_linear(byref(m), flat.data_ptr(), y.data_ptr(), len(flat), threads()))
+    return y.view(*x.shape[:-1], m.rows)
+
+
+def linear_f32(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias``.
+
+    Args:
+        x: float32 ``[..., C]``.
+        weight: float32 ``[R, C]``, contiguous.
+        bias: float32 ``[R]``.
+
+    Returns:
+        float32 ``[..., R]``.
+    """
+    if not usable(x, weight) or not weight.is_contiguous():
+        return F.linear(x, weight, bias)
+    return _apply(x, matrix(weight, bias))
+
+
+def linear_q8(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
+    """``x @ (weight * scale).T + bias`` with int8 weights.
+
+    Args:
+        x: float32 ``[..., C]``.
+        weight: int8 ``[R, ceil(C / 32) * 32]``, see :func:`pack_q8`.
+        scale: float32 ``[R, ceil(C / group)]``.
+        group: columns that share a scale, a multiple of 32; one group may be wider than the matrix.
+        bias: float32 ``[R]``.
+
+    Returns:
+        float32 ``[..., R]``.
+
+    Raises:
+        ValueError: shapes that contradict each other.
+    """
+    m = quantised_matrix(weight, scale, group, x.shape[-1], bias)
+    if not usable(x):
+        return F.linear(x, dequantise(weight, scale, group, x.shape[-1]), bias)
+    return _apply(x, m)
+
+
+def linear_q4(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
+    """As :func:`linear_q8` with int4 weights, uint8 ``[R, ceil(C / 32) * 16]``, see :func:`pack_q4`."""
+    return linear_q8(x, weight, scale, group, bias)

@@ -1,0 +1,96 @@
+/* What the kernels work on. Matrices are [rows, cols] as in torch.nn.Linear, all buffers float32. */
+#ifndef ANCESTRAL_NATIVE_H
+#define ANCESTRAL_NATIVE_H
+
+#include <stdint.h>
+
+enum { PLAIN = 1, INT8 = 2, INT4 = 3 };
+enum { NO_TURN = 0, PAIRS = 1, HALVES = 2 };
+enum { LANES = 16 }; /* rows of a batch are padded to a multiple of this */
+
+typedef struct {
+    const void *weight;  /* float [rows, cols]; int8 [rows, stride]; two int4 in a byte [rows, stride] */
+    const float *scale;  /* [rows, ceil(cols / group)] */
+    const float *bias;   /* [rows] or NULL */
+    int64_t rows, cols;
+    int64_t stride;      /* bytes from row to row of quantised weights */
+    int32_t kind, group; /* group: a multiple of 32, columns that share a scale */
+} matrix_t;
+
+typedef struct {
+    const float *weight, *bias; /* bias: NULL for a root-mean-square norm */
+    float eps;
+    int32_t centred; /* subtract the mean (LayerNorm) */
+} norm_t;
+
+typedef struct {
+    norm_t before, between;
+    matrix_t qkv, out, inner, outer;
+} block_t;
+
+typedef struct {
+    int64_t width, depth, heads, groups, head, hidden;
+    int32_t turning; /* NO_TURN, PAIRS, HALVES */
+    int32_t gated;   /* SwiGLU rather than GELU (tanh) */
+    const block_t *blocks;
+    norm_t last;
+} stack_t;
+
+typedef struct {
+    float **keys, **values; /* per layer [items, groups, capacity, head] */
+    int64_t capacity;
+} store_t;
+
+/* One pass: rows stand for places of items. A row's key and value go to slot (none if negative), and it sees the
+   first `seen` slots of its item, after all rows have stored theirs. */
+typedef struct {
+    int64_t rows;
+    const int64_t *item, *slot, *seen;
+    const float *turn;      /* table [., head / 2, 2] of cosines and sines, or NULL */
+    const int64_t *turn_at; /* row of the table; negative: zero */
+    const float *inputs;    /* [rows, width] */
+    float *features;        /* [rows, width] */
+} pass_t;
+
+/* Drawing one value after the other. */
+typedef struct {
+    int64_t batch, sites, places; /* places: of the order, from `place` on `steps` are drawn */
+    int64_t place, steps;
+    const int64_t *order; /* sites by place: [places], or [batch, places] */
+    int32_t own_order;
+    int32_t categories;
+    int64_t *values;          /* [batch, sites] */
+    matrix_t embed, head;
+    const int64_t *offset;    /* first row of the embedding per site, or NULL */
+    const float *source, *target; /* [sites, width], or NULL */
+    const float *told;        /* [batch, width], or NULL */
+    const float *head_bias;   /* [sites, categories], or NULL */
+    const float *turn;        /* [sites, head / 2, 2] or NULL */
+    int32_t turn_source;      /* turned by the site before, the first not at all */
+    const int64_t *seeds;     /* [batch] */
+    int64_t counter;
+    float temperature, min_p, top_p; /* 0: not used (temperature 0: the most probable value) */
+    int64_t top_k;
+    int64_t stop;             /* symbol that ends and pads, or -1 */
+    const int64_t *ends;      /* symbols that end a stream */
+    int64_t n_ends;
+    int8_t *ended;            /* [batch], behind the stop symbol */
+    int8_t *over;             /* [batch], an ending symbol was drawn */
+    const stack_t *stack;
+    const store_t *store;
+    float *logits;            /* room [batch, categories] */
+} draw_t;
+
+typedef struct team team_t;
+void team_meet(team_t *team, int member);
+
+typedef struct {
+    int64_t (*room_linear)(const matrix_t *, int64_t rows, int64_t members);
+    void (*linear)(const matrix_t *, const float *, float *, int64_t rows, char *, team_t *, int member, int members);
+    int64_t (*room)(const stack_t *, int64_t capacity, int64_t rows, int64_t members);
+    void (*pass)(const stack_t *, const store_t *, const pass_t *, char *, team_t *, int member, int members);
+    int64_t (*room_draw)(const draw_t *, int64_t members);
+    void (*draw)(draw_t *, int64_t *done, char *, team_t *, int member, int members);
+} kernels_t;
+
+#endif
