@@ -10,8 +10,8 @@ from torch import Tensor
 from ancestral.generator import Generator
 from ancestral.heads.categorical import Categorical, LogisticMixture
 from ancestral.heads.nested import Nested
+from ancestral.networks import CausalTransformer, MaskedTransformer, QueryTransformer
 from ancestral.networks.base import Network
-from ancestral.networks.transformer import CausalTransformer, MaskedTransformer, QueryTransformer
 from ancestral.noise import Noise
 from ancestral.order import FixedOrder, Order
 from ancestral.space import Condition, Space

@@ -16,6 +16,7 @@ from ancestral.coding.container import ITEMS, STREAMS, Container
 from ancestral.decoding.walk import walk
 from ancestral.errors import StreamError, UnsupportedError
 from ancestral.heads.base import Chooser, Leaf
+from ancestral.native import without
 from ancestral.noise import hash64
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -124,7 +125,8 @@ def _few(sizes: tuple[int, ...]) -> int:
 def numerics(generator: Generator, threads: int | None = None) -> Iterator[int]:
     """Evaluation mode and a fixed number of torch threads for the time of coding; yields that number.
 
-    Sums are split between threads, so that their number can change the last bits of a result.
+    Sums are split between threads, so that their number can change the last bits of a result. Compiled kernels stay
+    unused, so that streams can be read where there are none.
     """
     before, training = torch.get_num_threads(), generator.training
     threads = before if threads is None else threads
@@ -132,7 +134,8 @@ def numerics(generator: Generator, threads: int | None = None) -> Iterator[int]:
         generator.eval()
         if threads != before:
             torch.set_num_threads(threads)
-        yield threads
+        with without():
+            yield threads
     finally:
         if threads != before:
             torch.set_num_threads(before)

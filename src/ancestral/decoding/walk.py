@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ancestral.decoding.compiled import ahead
 from ancestral.heads.base import Chooser, Density, Finite, Leaf
 from ancestral.networks.base import put, take
 from ancestral.noise import Noise
@@ -128,7 +129,11 @@ def walk(
     over = torch.zeros(batch, dtype=torch.bool, device=device)
     last: Tensor | None = None
     end = order.n_sets if sets is None else min(order.n_sets, known_sets + sets)
-    for k in range(known_sets, end):
+    run = None
+    if base is None and known is None and (alive is None or stop is not None) and end - known_sets > 1:
+        run = ahead(generator, chooser, order, condition, batch, ends)
+    k = known_sets - 1
+    while (k := k + 1) < end:
         if alive is not None and stop is not None and not bool(alive.any()):
             put(
                 values,
@@ -136,6 +141,11 @@ def walk(
                 torch.as_tensor(stop, dtype=dtype, device=device),
             )
             break
+        if run is not None and k > known_sets and (done := run(cache, values, k, end, alive, over)):
+            k += done - 1
+            if ends is not None and bool(over.all()):
+                break
+            continue
         features = network.step(cache, last if base is None or last is None else torch.cat([last, last]))
         sites = order.sets[k]
         looks = [partial(network.look, cache, rows=slice(at, at + batch)) for at in range(0, len(features), batch)]

@@ -26,6 +26,11 @@ class Shared(Head):
             raise ValueError("a shared head needs one symbol of one vocabulary per site; use Categorical")
         return self
 
+    @property
+    def owner(self) -> Network:
+        """The network whose embedding it is."""
+        return self._owner[0]
+
     def forward(self, features: Tensor, sites: Tensor) -> Finite:
         embed = self._owner[0].embed
         assert isinstance(embed, ValueEmbedding)

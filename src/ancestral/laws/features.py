@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ancestral import native
 from ancestral.generator import Generator
 from ancestral.heads.nested import Nested
 from ancestral.laws.exam import (
@@ -134,13 +135,22 @@ def incremental(exam: Exam) -> None:
 
 @torch.no_grad()
 def check_incremental(generator: Generator, values: Tensor, order: Order, condition: Condition | None = None) -> None:
-    """:func:`incremental` of a generator for one order.
+    """:func:`incremental` of a generator for one order, by PyTorch alone and by compiled kernels where there are some.
 
     Two passes over different items and one that begins in the middle run interleaved, so that a state which they
     share by mistake shows.
     """
+    with native.without():
+        full = generator.network(values, order, condition)
+        _check_steps(generator, values, order, condition, full, "step by step")
+    if native.available():
+        _check_steps(generator, values, order, condition, full, "step by step by the compiled kernels")
+
+
+def _check_steps(
+    generator: Generator, values: Tensor, order: Order, condition: Condition | None, full: Tensor, how: str
+) -> None:
     network, condition = generator.network, condition or Condition()
-    full = network(values, order, condition)
     now, time = _moment(values)
     looked = network.look_all(values, order, condition, now, time) if network.looks else None
     flipped = values.flip(0)
@@ -163,7 +173,7 @@ def check_incremental(generator: Generator, values: Tensor, order: Order, condit
             off = float((features - truth).abs().max())
             require(
                 off <= TOLERANCE * max(1.0, float(truth.abs().max())),
-                f"features of set {k} found step by step{f' from set {known}' if known else ''} differ by {off:.3g} "
+                f"features of set {k} found {how}{f' from set {known}' if known else ''} differ by {off:.3g} "
                 f"from those of one pass, under {order}",
             )
             if looked is None or number == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -95,7 +96,7 @@ class Drawing(Structure):
 
 
 _STRUCTURES = (Matrix, Norm, Block, Stack, Store, Pass, Drawing)
-_off = 0
+_off: ContextVar[bool] = ContextVar("ancestral_native_off", default=False)
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +129,7 @@ def _load() -> Any:
 
 def kernels() -> Any:
     """The library; None where it was not compiled, or is switched off (:func:`without`)."""
-    return None if _off else _load()
+    return None if _off.get() else _load()
 
 
 def available() -> bool:
@@ -144,13 +145,12 @@ def instructions() -> str:
 
 @contextmanager
 def without() -> Iterator[None]:
-    """Within, everything is computed by PyTorch alone, in all threads."""
-    global _off
-    _off += 1
+    """Within, everything is computed by PyTorch alone, in the thread that says so."""
+    token = _off.set(True)
     try:
         yield
     finally:
-        _off -= 1
+        _off.reset(token)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ancestral.native.transformer import Shape
 from ancestral.networks.base import SequenceNetwork
 from ancestral.networks.transformer import CausalTransformer, Layers, Rotary, SwiGLU, initialise
 from ancestral.space import Space
@@ -90,6 +91,10 @@ class LanguageBlock(nn.Module):
         qkv = self.qkv(self.norm(x)).view(b, t, -1, self.head).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], 1)
         return turn_halves(q, rotation), turn_halves(k, rotation), v
+
+    def shape(self) -> Shape | None:
+        """For the compiled kernels."""
+        return Shape(self.heads, self.kv_heads, self.head, True, isinstance(self.mlp, SwiGLU))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Attention and output projection: ``[B, T, D]``."""

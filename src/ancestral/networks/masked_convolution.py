@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding
-from ancestral.networks.transformer import observe_all, observe_step
+from ancestral.networks.masked import observe_all, observe_step
 from ancestral.order import Order
 from ancestral.space import Condition, Space
 

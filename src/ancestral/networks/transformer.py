@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ancestral.native.transformer import Shape
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, SequenceNetwork, ValueEmbedding, take
+from ancestral.networks.compiled import compiled_mix
 from ancestral.networks.fused import feed_forward, rms_norm, turn_heads
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -138,7 +140,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width, ratio, dropout)
 
     def project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values ``[B, H, T, E]`` of ``x`` ``[B, T, D]``, turned by ``rotation``."""
+        """Queries ``[B, H, T, E]``, keys and values ``[B, G, T, E]`` of ``x`` ``[B, T, D]``, turned by ``rotation``."""
         b, t, d = x.shape
         heads = self.qkv(self.norm(x)).view(b, t, -1, d // self.heads)
         sizes = (self.heads, self.shared, self.shared)
@@ -147,13 +149,17 @@ class Block(nn.Module):
         else:
             qk, v = turn_heads(heads, rotation.unsqueeze(-2), self.heads + self.shared)
             q, k = qk.split(sizes[:2], 2)
-        if self.shared != self.heads:
-            k, v = (part.repeat_interleave(self.heads // self.shared, 2) for part in (k, v))
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def shape(self) -> Shape | None:
+        """For the compiled kernels."""
+        return Shape(self.heads, self.shared, self.out.in_features // self.heads, False, True)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Attention and output projection: ``[B, T, D]``."""
         drop = self.dropout if self.training else 0.0
+        if self.shared != self.heads:
+            k, v = (part.repeat_interleave(self.heads // self.shared, 1) for part in (k, v))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=drop)
         return self.out(y.transpose(1, 2).reshape(y.shape[0], y.shape[2], -1))
 
@@ -269,6 +275,9 @@ class CausalTransformer(SequenceNetwork):
     def mix(
         self, inputs: Tensor, places: tuple[int, int], sites: Tensor, order: Order, state: Any
     ) -> tuple[Tensor, Any]:
+        found = None if state is None else compiled_mix(self, inputs, places, sites, order, state)
+        if found is not None:
+            return found
         begin, end = places
         rotation = self._rotation(sites)
         causal = order.sequential and begin == 0 and end > 1
@@ -418,81 +427,6 @@ class QueryTransformer(Network):
             x = block.finish(x, block.attend(q, key, value, mask))
         cache.next += 1
         return self.norm(x[:, m:])
-
-
-class MaskedTransformer(Network):
-    """Bidirectional transformer over values and mask symbols (BERT/MaskGIT/ARDM kind).
-
-    Given any set of known sites one pass yields features for all others; features of all sites along an order
-    therefore cost a pass per set.
-
-    Args:
-        width, depth, heads, dropout, rotary: as for :class:`CausalTransformer`.
-    """
-
-    needs_mask = True
-
-    def __init__(
-        self,
-        width: int = 384,
-        depth: int = 8,
-        heads: int | None = None,
-        dropout: float = 0.0,
-        rotary: bool = True,
-    ):
-        super().__init__()
-        self.width, self.depth, self.dropout, self.rotary = width, depth, dropout, rotary
-        self.heads = heads or default_heads(width)
-
-    def build(self, space: Space) -> MaskedTransformer:
-        self.space = space
-        self.embed = ValueEmbedding(space, self.width, masked=True)
-        self.told = ConditionEmbedding(space, self.width)
-        self.position = nn.Embedding(space.n, self.width)
-        nn.init.normal_(self.position.weight, std=0.3)
-        self.rotation = Rotary(space, self.width // self.heads) if self.rotary else None
-        self.blocks = Layers(Block(self.width, self.heads, self.dropout) for _ in range(self.depth))
-        self.norm = RMSNorm(self.width)
-        initialise(self.blocks, self.depth)
-        return self
-
-    def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Tensor:
-        sites = torch.arange(self.space.n, device=values.device)
-        embedded = self.embed(values, sites)
-        x = torch.where(known[..., None], embedded, self.embed.mask) + self.position(sites)
-        x = x + self.told(condition, sites, values.shape[0])
-        rotation = None if self.rotation is None else self.rotation(sites)
-        for block in self.blocks:
-            q, k, v = block.project(x, rotation)
-            x = block.finish(x, block.attend(q, k, v))
-        return self.norm(x)
-
-    def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
-        return observe_all(self, values, order, condition)
-
-    def step(self, cache: Cache, last: Tensor | None = None) -> Tensor:
-        return observe_step(self, cache, last)
-
-
-def observe_all(network: Network, values: Tensor, order: Order, condition: Condition | None) -> Tensor:
-    """Features of all sites along an order from a network that hides values by mask symbols: a pass per set."""
-    rank = order.expand(values.shape[0]).rank
-    features = None
-    for k in range(order.n_sets):
-        seen = network.observe(values, rank < k, condition)
-        features = seen if features is None else torch.where((rank == k)[..., None], seen, features)
-    assert features is not None
-    return features
-
-
-def observe_step(network: Network, cache: Cache, last: Tensor | None) -> Tensor:
-    """One step of a network that hides values by mask symbols: a full pass given what is known."""
-    network.record(cache, last)
-    known = (cache.order.rank < cache.next).expand(cache.batch, cache.order.n)
-    features = network.observe(cache.values, known, cache.condition)
-    sites = cache.order.sets[cache.next]
-    cache.next += 1
-    return take(features, sites)
 
 
 def replace_site(condition: Condition | None) -> Condition | None:

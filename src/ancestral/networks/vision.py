@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding
-from ancestral.networks.transformer import KeyValues, observe_all, observe_step
+from ancestral.networks.masked import observe_all, observe_step
+from ancestral.networks.transformer import KeyValues
 from ancestral.order import Order
 from ancestral.space import Condition, Space
 
