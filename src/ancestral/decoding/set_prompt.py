@@ -105,7 +105,7 @@ class SetPrompt:
                 position = torch.tensor([self.end + step])
                 x = self._placed(network.embed(out[-1][None], position), position)
                 order = self.generator.order.scoring()
-                features, _ = network.mix(x, (places + step, places + step + 1), position, order, state)
+                features, state = network.mix(x, (places + step, places + step + 1), position, order, state)
                 log_probs = self._log_probs(features, self.end + step)
         return torch.cat(out) if out else torch.zeros(0, dtype=torch.int64)
 
