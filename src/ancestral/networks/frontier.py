@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding, put, take
+from ancestral.networks.compiled import Kept, compiled_rows
 from ancestral.networks.transformer import (
     Block,
     KeyValues,
@@ -134,19 +135,24 @@ class FrontierTransformer(Network):
         x = torch.cat([self._start(cache.condition, batch), tokens], 1) if first else tokens
         mask = None
         if first:
-            cache.state = []
+            cache.state = Kept()
             cache.extra["outputs"] = x.new_zeros(batch, order.n + 1, self.token_width)
             of = order.set_of_place.to(x.device)
             sets = torch.cat([of.new_full((1,), -1), of[:end]])
             mask = sets[None, :] <= sets[:, None]
         rotation = self._angles(seen, first)
-        for number, block in enumerate(self.blocks):
-            q, key, value = block.project(x, rotation)
-            if first:
-                cache.state.append(KeyValues(key, order.n + 1))
-            key, value = cache.state[number].append(key, value)
-            x = block.finish(x, block.attend(q, key, value, mask))
-        x = self.norm(x)
+        found = None
+        if mask is None:
+            found = compiled_rows(self, x, x.shape[1], rotation, cache.state, order.n + 1)
+        if found is None:
+            for number, block in enumerate(self.blocks):
+                q, key, value = block.project(x, rotation)
+                if number == len(cache.state):
+                    cache.state.append(KeyValues(key, order.n + 1))
+                key, value = cache.state[number].append(key, value)
+                x = block.finish(x, block.attend(q, key, value, mask))
+            found = self.norm(x)
+        x = found
         outputs = cache.extra["outputs"]
         if first:
             outputs[:, -1] = x[:, 0]

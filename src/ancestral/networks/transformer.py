@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ancestral.native.transformer import Shape
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, SequenceNetwork, ValueEmbedding, take
-from ancestral.networks.compiled import compiled_mix
+from ancestral.networks.compiled import Kept, compiled_mix, compiled_rows
 from ancestral.networks.fused import feed_forward, rms_norm, turn_heads
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -418,10 +418,15 @@ class QueryTransformer(Network):
             rows = torch.cat([ranks, of.new_full((asked.shape[-1],), k)])
             mask = ranks[None, :] <= rows[:, None]
         if first:
-            cache.state = []
+            cache.state = Kept()
+        if mask is None:
+            features = compiled_rows(self, x, m, rotation, cache.state, order.n + 1)
+            if features is not None:
+                cache.next += 1
+                return features[:, m:]
         for number, block in enumerate(self.blocks):
             q, key, value = block.project(x, rotation)
-            if first:
+            if number == len(cache.state):
                 cache.state.append(KeyValues(key, order.n + 1))
             key, value = cache.state[number].append(key[:, :, :m], value[:, :, :m])
             x = block.finish(x, block.attend(q, key, value, mask))
