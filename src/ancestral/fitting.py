@@ -16,6 +16,7 @@ from ancestral.data import Dataset, TableFiles, read
 from ancestral.decoding.streams import network_log_probs
 from ancestral.errors import DataError, TrainingError
 from ancestral.generator import Generator
+from ancestral.networks.captions import caption_bytes, longest_caption
 from ancestral.noise import Noise, hash64
 from ancestral.space import Condition, Space
 from ancestral.tokenizers import Tokenizer
@@ -30,7 +31,7 @@ class Trainee(nn.Module):
         self.generator = generator
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, progress: float) -> Tensor:
-        condition = Condition(label=batch.get("label"))
+        condition = Condition(label=batch.get("label"), text=batch.get("text"))
         return self.generator.loss(batch["values"], condition, Noise(batch["item_seed"]), progress)
 
 
@@ -109,6 +110,7 @@ def fit_tokenizer(
         DataError: options for the training of a tokenizer that has none.
         TrainingError: the run was interrupted.
     """
+    tokenizer.captions = longest_caption(dataset.captions)
     if not tokenizer.learned or tokenizer.fitted:
         if own:
             raise DataError(
@@ -188,6 +190,8 @@ def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share:
         tensors = {"values": compact(tokenizer.encode(part), space)}
         if space.classes and part.labels is not None:
             tensors["label"] = torch.from_numpy(part.labels)
+        if space.text:
+            tensors["text"] = caption_bytes(part.captions or [""] * len(part), space.text)
         return Items(**tensors)
 
     if held is not None:

@@ -13,6 +13,7 @@ from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.walk import Draw, walk
 from ancestral.heads.base import Distribution, Head
 from ancestral.networks.base import Network
+from ancestral.networks.captions import CaptionEncoder
 from ancestral.noise import Noise
 from ancestral.objectives import Likelihood
 from ancestral.order import FixedOrder, Order, OrderPolicy
@@ -63,7 +64,10 @@ class Generator(nn.Module):
         """Create all parameters for ``space``; returns self."""
         self.space = space
         self.order.build(space)
-        self.network.build(space)
+        self.captions = CaptionEncoder(space.text) if space.text else None
+        if self.captions is not None and space.vector:
+            raise ValueError("a model cannot be told both a vector and a caption")
+        self.network.build(space if self.captions is None else space.replace(vector=self.captions.width))
         self.network.check(self.order.scoring())
         if self.head.looks and not self.network.looks:
             raise ValueError(f"{type(self.network).__name__} cannot be asked again while a set is drawn")
@@ -86,6 +90,16 @@ class Generator(nn.Module):
         """Whether the model was trained for any order, so that it can be conditioned on any subset of sites."""
         return self.network.any_order and (self.order.any_order or self.network.needs_mask)
 
+    def told(self, condition: Condition | None, batch: int) -> Condition | None:
+        """The condition as the network takes it: a caption's bytes become a vector, also where none is given."""
+        if self.captions is None or (condition is not None and condition.vector is not None):
+            return condition
+        condition = condition or Condition()
+        text = condition.text
+        if text is None:
+            text = torch.zeros(batch, self.captions.length, dtype=torch.int64, device=self.captions.withheld.device)
+        return replace(condition, vector=self.captions(text))
+
     # -- scoring
 
     def log_prob(self, values: Tensor, order: Order | None = None, condition: Condition | None = None) -> Tensor:
@@ -104,7 +118,7 @@ class Generator(nn.Module):
             each = self.predict(values, order, condition).log_prob(values)
             alive = self.alive(values, order)
             return each if alive is None else torch.where(alive, each, 0.0)
-        features = self.network(values, order, condition)
+        features = self.network(values, order, self.told(condition, len(values)))
         sites = torch.arange(order.n, device=values.device)
         # Large vocabularies: without gradients the logits of a part of the sites are held at a time.
         part = order.n
@@ -124,6 +138,7 @@ class Generator(nn.Module):
     def predict(self, values: Tensor, order: Order, condition: Condition | None = None) -> Distribution:
         """The distribution of every site given those of lower rank, from the values ``[B, N, *event]``."""
         sites = torch.arange(order.n, device=values.device)
+        condition = self.told(condition, len(values))
         look = partial(self.network.look_all, values, order, condition) if self.head.looks else None
         features = values.flatten(2) if self.head.looks else self.network(values, order, condition)
         return self.head.over(features, sites, order.rank.to(values.device), look)
@@ -131,7 +146,7 @@ class Generator(nn.Module):
     def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Distribution:
         """The distribution of every site given the known ones, bool ``[B, N]``, each on its own."""
         sites = torch.arange(self.space.n, device=values.device)
-        return self.head(self.network.observe(values, known, condition), sites)
+        return self.head(self.network.observe(values, known, self.told(condition, len(values))), sites)
 
     def alive(self, values: Tensor, order: Order) -> Tensor | None:
         """Sites up to and including the stop symbol: bool ``[B, N]``; None where every site counts."""
@@ -147,10 +162,12 @@ class Generator(nn.Module):
         return torch.as_tensor(total, device=values.device)
 
     def loss(self, values: Tensor, condition: Condition, noise: Noise, progress: float = 1.0) -> Tensor:
-        """Training loss, mean nats per scalar; labels are withheld at random."""
-        if condition.label is not None and self.label_dropout > 0:
+        """Training loss, mean nats per scalar; labels and captions are withheld at random."""
+        if (condition.label is not None or condition.text is not None) and self.label_dropout > 0:
             keep = noise.uniform(1)[:, 0] >= self.label_dropout
-            condition = replace(condition, label=torch.where(keep, condition.label, -1))
+            label = None if condition.label is None else torch.where(keep, condition.label, -1)
+            text = None if condition.text is None else torch.where(keep[:, None], condition.text, 0)
+            condition = replace(condition, label=label, text=text)
         return self.objective.loss(self, values, condition, noise, progress)
 
     # -- drawing

@@ -12,18 +12,20 @@ from torch import Tensor
 from ancestral.data import Dataset, read
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.generator import Generator
+from ancestral.networks.captions import caption_bytes
 from ancestral.order import NAMED, Order, resolve
+from ancestral.space import Condition
 from ancestral.tokenizers import Tokenizer
 
 
-def check_guidance(guidance: float, labels: Tensor | None) -> None:
-    """Refuse guidance without a label to strengthen.
+def check_guidance(guidance: float, told: Condition) -> None:
+    """Refuse guidance without a label or caption to strengthen.
 
     Raises:
         DataError: there is none.
     """
-    if guidance and labels is None:
-        raise DataError("guidance strengthens a label, and none was given; add label=")
+    if guidance and told.label is None and told.text is None:
+        raise DataError("guidance strengthens a label or caption, and none was given; add label= or caption=")
 
 
 def class_labels(tokenizer: Tokenizer, label: Any, n: int) -> Tensor | None:
@@ -77,6 +79,34 @@ def known_labels(tokenizer: Tokenizer, dataset: Dataset) -> Tensor | None:
     return torch.tensor([number[name] for name in dataset.classes], dtype=torch.int64)[torch.as_tensor(dataset.labels)]
 
 
+def condition_of(tokenizer: Tokenizer, label: Any, caption: Any, n: int, dataset: Dataset | None = None) -> Condition:
+    """What ``n`` items are told: classes (:func:`class_labels`, or :func:`item_labels` of a dataset) and captions.
+
+    Args:
+        tokenizer: of the model.
+        label: one class or one per item, ``True`` for the dataset's own.
+        caption: one text or one per item, ``True`` for the dataset's own.
+        n: number of items.
+        dataset: the items, where there are some.
+
+    Raises:
+        DataError: the model knows no labels or captions, or not these.
+    """
+    labels = class_labels(tokenizer, label, n) if dataset is None else item_labels(tokenizer, label, dataset)
+    if caption is None or caption is False:
+        return Condition(label=labels)
+    if not tokenizer.captions:
+        raise DataError("this model knows no captions; fit it on images that have them (captions.csv, or .txt files)")
+    if caption is True:
+        if dataset is None or dataset.captions is None:
+            raise DataError("the data have no captions of their own; give caption= a text, or one per item")
+        caption = dataset.captions
+    each = [caption] * n if isinstance(caption, str) else [str(text) for text in caption]
+    if len(each) != n:
+        raise DataError(f"there are {len(each)} captions for {n} items; give one, or one per item")
+    return Condition(label=labels, text=caption_bytes(each, tokenizer.captions))
+
+
 def order_for(generator: Generator, order: str | Order, n: int, name: str) -> Order:
     """The order that a user asked for.
 
@@ -116,7 +146,7 @@ def named_sites(tokenizer: Tokenizer, known: str | Sequence[str]) -> np.ndarray 
     Raises:
         DataError: halves of what has no halves, or a list with something else than columns in it.
     """
-    shape = tokenizer.space.shape
+    shape = tuple(getattr(tokenizer, "shape", ())[:2]) if tokenizer.modality == "images" else tokenizer.space.shape
     halves = ("top", "bottom", "left", "right")
     columns: dict[str, Any] | None = getattr(tokenizer, "columns", None)
     if isinstance(known, str) and known in halves and columns is None:
@@ -145,9 +175,12 @@ def named_sites(tokenizer: Tokenizer, known: str | Sequence[str]) -> np.ndarray 
 def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Tensor, Tensor, Tensor | None]:
     """Dataset, values ``[n, N, *event]`` and known sites bool ``[n, N]`` of data with gaps.
 
-    With a lossy tokenizer the mask may be one of pixels: it comes back as the fourth, bool ``[n, H, W]``, and sites
-    are known where no gap has a part in them.
+    The mask of images may be one of pixels where these are not the sites: it comes back as the fourth, bool
+    ``[n, H, W]``, and sites are known where no gap has a part in them. ``known="coarse"`` means that the images are
+    smaller than the model's, and its coarser maps known.
     """
+    if isinstance(known, str) and known == "coarse":
+        return (*tokenizer.coarse(read(data, tokenizer.modality).loaded()), None)
     array = data if isinstance(data, np.ndarray) else None
     if array is not None and tokenizer.modality == "images":
         gaps = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else np.zeros(array.shape, bool)
@@ -165,7 +198,7 @@ def split_gaps(tokenizer: Tokenizer, data: Any, known: Any) -> tuple[Dataset, Te
         shown = torch.as_tensor(np.asarray(known, bool))
         n, shape = len(values), tokenizer.space.shape
         size = getattr(tokenizer, "shape", (0, 0, 0))[:2]
-        if not tokenizer.lossless and _ends_with(shown, size, n):
+        if (not tokenizer.lossless or shape != size) and _ends_with(shown, size, n) and 0 not in size:
             if shown.dim() > 2 and shown.shape[-3:-1] == size:
                 shown = shown.all(-1)
             shown = shown.expand(n, *size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ from ancestral.fitting import (
 )
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
-from ancestral.inputs import check_guidance, class_labels, item_labels, order_for, split_gaps
+from ancestral.inputs import check_guidance, condition_of, order_for, split_gaps
 from ancestral.networks.base import Network
 from ancestral.noise import Noise, item_seeds
 from ancestral.order import Order, OrderPolicy
@@ -205,6 +204,7 @@ class Model:
         n: int = 1,
         *,
         label: Any = None,
+        caption: Any = None,
         given: Any = None,
         seed: int = 0,
         first: int = 0,
@@ -222,15 +222,15 @@ class Model:
         Args:
             n: how many.
             label: a class (name or number) for all items, or one per item.
+            caption: a text that describes all items, or one per item, for models of data with captions.
             given: values of some sites that every item shall have, in the tokenizer's terms (a table's columns:
                 ``{"sex": "Female"}``, sets ``{"sex": {"Female", "Male"}}`` and ranges ``{"age": between(30, 40)}``:
                 :func:`ancestral.tables.draw_given`).
-            seed: the i-th item depends on ``seed`` and ``first + i`` only, not on the batch.
-            first: number of the first item.
+            seed, first: the i-th item depends on ``seed`` and ``first + i`` only, not on the batch.
             length: symbols per item, for models of streams (by default one window).
             order: follow this order instead of the model's own.
             decoder: another way of drawing; see :mod:`ancestral.decoding.decoders`.
-            guidance: classifier-free guidance scale; needs ``label``.
+            guidance: classifier-free guidance scale; needs ``label`` or ``caption``.
             batch_size: items drawn together.
             as_dataset: return a :class:`Dataset` rather than the form that the training data had.
             out: for tables, a csv or parquet file to write the rows to, chunk by chunk, and to return the path of.
@@ -244,22 +244,22 @@ class Model:
         if n < 0:
             raise DataError(f"cannot draw {n} items; give n=0 or more")
         if self.tokenizer.streaming:
-            streaming.refuse(self, label=label, order=order, guidance=guidance or None)
+            streaming.refuse(self, label=label, caption=caption, order=order, guidance=guidance or None)
             if given is not None:
                 raise DataError("a model of streams takes what is given as a prefix: use complete([text])")
             empty = [torch.zeros(0, dtype=torch.int64)] * n
             drawn = streaming.extend(self, empty, length, seed, first, batch_size, options, decoder)
             return self._give(drawn, as_dataset)
-        labels = class_labels(self.tokenizer, label, n)
-        check_guidance(guidance, labels)
+        told = condition_of(self.tokenizer, label, caption, n)
+        check_guidance(guidance, told)
         if split_given(given)[1]:
             values = draw_given(
-                self, n, given, labels, seed, first, self._order(order, n), decoder, guidance, batch_size, options
+                self, n, given, told.label, seed, first, self._order(order, n), decoder, guidance, batch_size, options
             )
         elif given is not None:
             row, known = self.tokenizer.given(given)
             values = self._complete(
-                row[None].expand(n, *row.shape), known[None].expand(n, -1), labels, seed, first, order, decoder,
+                row[None].expand(n, *row.shape), known[None].expand(n, -1), told, seed, first, order, decoder,
                 guidance, batch_size, options,
             ).values  # fmt: skip
         else:
@@ -268,7 +268,7 @@ class Model:
             for index in torch.arange(n).split(batch_size) if n else ():
                 request = Request(
                     Noise(item_seeds(seed, first + index).to(self.device)),
-                    Condition(label=None if labels is None else labels[index].to(self.device)),
+                    told.map(lambda t, index=index: t[index].to(self.device)),
                     None if followed is None else followed.items(index),
                     guidance=guidance,
                     options=options,
@@ -282,6 +282,7 @@ class Model:
         data: Any,
         *,
         label: Any = None,
+        caption: Any = None,
         order: str | Order | None = None,
         bound: int = 0,
         per_site: bool = False,
@@ -294,11 +295,11 @@ class Model:
             data: items of the model's modality.
             label: condition on these classes (one, or one per item; ``True`` takes the data's own). By default
                 labels are withheld.
+            caption: condition on these texts (one, or one per item; ``True`` takes the data's own).
             order: score under this order rather than the model's own; exact either way.
-            bound: if positive, average the exact scores under this many random orders instead: a lower bound
-                on the probability of a model that draws its order at random.
-            per_site: keep the terms, ``.per_site`` ``[n, N]``; for models of streams a row is as long as the longest
-                stream, and 0 behind the end of a shorter one.
+            bound: if positive, the mean of the exact scores under this many random orders instead: a lower bound on
+                the probability of a model that draws its order at random.
+            per_site: keep the terms, ``.per_site`` ``[n, N]``; of streams, padded with 0 to the longest one.
             seed: of the random orders.
             batch_size: items scored together.
 
@@ -313,14 +314,13 @@ class Model:
             told = {"label": label, "order": order, "bound": bound, "seed": seed}
             return log_prob_chunks(self, dataset, per_site=per_site, batch_size=batch_size, **told)
         if self.tokenizer.streaming:
-            streaming.refuse(self, label=label, order=order, bound=bound or None)
+            streaming.refuse(self, label=label, caption=caption, order=order, bound=bound or None)
             return streaming.score(self, dataset, batch_size, per_site)
         values = self.tokenizer.encode(dataset)
-        labels = item_labels(self.tokenizer, label, dataset)
         terms = score_values(
             self.generator,
             values,
-            condition=Condition(label=labels),
+            condition=condition_of(self.tokenizer, label, caption, len(dataset), dataset),
             order=self._order(order, len(values)),
             bound=bound,
             seed=seed,
@@ -340,6 +340,7 @@ class Model:
         known: Any = None,
         draws: int = 1,
         label: Any = None,
+        caption: Any = None,
         seed: int = 0,
         length: int | None = None,
         order: str | Order | None = None,
@@ -356,14 +357,14 @@ class Model:
         Args:
             data: items with gaps: numbers that are NaN, missing cells, or anything where ``known`` says so; for
                 models of streams, texts to continue.
-            known: bool, True where a site is known; of the items' own shape, or one mask for all.
+            known: bool, True where a site is known; of the items' own shape, or one mask for all. "coarse" for images
+                smaller than the model's, whose finer maps are drawn (by models that draw scale by scale).
             draws: completions per item.
-            label: a class for all items, or one per item.
+            label, caption: a class, and a text that describes, all items, or one per item.
             seed: the j-th draw of item i depends on ``seed`` and ``i * draws + j`` only.
             length: symbols to add, for models of streams (by default one window).
-            order: in which the unknown sites are drawn.
-            decoder: another way of drawing; see :mod:`ancestral.decoding.decoders`.
-            guidance: classifier-free guidance scale; needs ``label``.
+            order, decoder: in which order, and how, the unknown sites are drawn; as for :meth:`sample`.
+            guidance: classifier-free guidance scale; needs ``label`` or ``caption``.
             particles: candidates per draw where the model can only be conditioned by importance resampling.
             batch_size: items drawn together.
             as_dataset: return a :class:`Dataset` rather than the form that the data had.
@@ -376,7 +377,7 @@ class Model:
         if draws < 1:
             raise DataError(f"draws={draws} must be at least 1")
         if self.tokenizer.streaming:
-            streaming.refuse(self, known=known, label=label, order=order, guidance=guidance or None)
+            streaming.refuse(self, known=known, label=label, caption=caption, order=order, guidance=guidance or None)
             dataset = self.read(data)
             dataset = dataset.take([i for i in range(len(dataset)) for _ in range(draws)])
             prefixes = self.tokenizer.streams(dataset)
@@ -384,24 +385,18 @@ class Model:
             out = self._give(longer, as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask, shown = split_gaps(self.tokenizer, data, known)
-        labels = item_labels(self.tokenizer, label, dataset)
+        told = condition_of(self.tokenizer, label, caption, len(dataset), dataset)
         rows = dataset
         if draws > 1:
             rows = dataset.take(torch.arange(len(values)).repeat_interleave(draws).numpy())
             values, mask = values.repeat_interleave(draws, 0), mask.repeat_interleave(draws, 0)
-            labels = None if labels is None else labels.repeat_interleave(draws, 0)
+            told = told.map(lambda t: t.repeat_interleave(draws, 0))
             shown = None if shown is None else shown.repeat_interleave(draws, 0)
         done = self._complete(
-            values, mask, labels, seed, 0, order, decoder, guidance, batch_size, options, particles
+            values, mask, told, seed, 0, order, decoder, guidance, batch_size, options, particles
         )  # fmt: skip
-        if done.method == "importance" and done.effective is not None and done.effective < 0.1 * particles:
-            warnings.warn(
-                f"{self.name} can only be conditioned on these sites by importance resampling, and about "
-                f"{done.effective:.1f} of {particles} candidates carry the weight; use an any-order recipe or "
-                "more particles=",
-                stacklevel=2,
-            )
-        seen = mask if self.tokenizer.lossless else shown
+        done.warn(self.name, particles)
+        seen = mask if shown is None and self.tokenizer.lossless else shown
         decoded = self.tokenizer.decode_given(done.values, rows, seen).with_form({**dataset.form, "names": None})
         out = self._give(decoded, as_dataset)
         return (out, done) if details else out
@@ -481,7 +476,7 @@ class Model:
         self,
         values: Tensor,
         known: Tensor,
-        labels: Tensor | None,
+        told: Condition,
         seed: int,
         first: int,
         order: str | Order | None,
@@ -491,13 +486,13 @@ class Model:
         options: dict[str, Any],
         particles: int = 64,
     ) -> Completion:
-        check_guidance(guidance, labels)
+        check_guidance(guidance, told)
         return complete_values(
             self.generator,
             values,
             known,
             seeds=item_seeds(seed, torch.arange(first, first + len(values))),
-            condition=Condition(label=labels),
+            condition=told,
             order=self._order(order, len(values)),
             decoder=decoder or self.decoder,
             guidance=guidance,

@@ -37,6 +37,7 @@ class Space:
         stop: symbol that ends a sequence and pads what follows; None if every site is always used.
         classes: number of class labels that the model may be conditioned on.
         vector: size of a real vector that the model may be conditioned on (a nested head's features).
+        text: bytes of a caption that the model may be conditioned on.
         site: size of a real vector per site that the model may be conditioned on.
         coords: position of every site, N rows; by default the index along every axis of ``shape``.
         ordinal: neighbouring categories are alike (grey levels), so that mixtures of logistics make sense.
@@ -55,6 +56,7 @@ class Space:
     ordinal: bool = False
     groups: tuple[tuple[int, ...], ...] = ()
     lexicons: tuple[Lexicon, ...] = ()
+    text: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.sizes, tuple) and len(self.sizes) != self.n:
@@ -142,20 +144,23 @@ class Condition:
         site: float32 ``[B, N, C]``, one vector per site.
         altered: bool ``[B]``, which training items are augmented ones (:class:`ancestral.augment.Augmented`); without
             it, and always after training, none is.
+        text: int64 ``[B, L]``, the bytes of captions plus 1, padded with 0; all 0 where there is none.
     """
 
     label: Tensor | None = None
     vector: Tensor | None = None
     site: Tensor | None = None
     altered: Tensor | None = None
+    text: Tensor | None = None
 
     def map(self, function: Any) -> Condition:
         """Apply ``function`` to every part that is there."""
         return Condition(*(None if t is None else function(t) for t in self.parts()))
 
     def without_label(self) -> Condition:
-        """The same condition with all labels withheld."""
-        return replace(self, label=None if self.label is None else torch.full_like(self.label, -1))
+        """The same condition with all labels and captions withheld."""
+        label = None if self.label is None else torch.full_like(self.label, -1)
+        return replace(self, label=label, text=None if self.text is None else torch.zeros_like(self.text))
 
     @staticmethod
     def join(first: Condition, second: Condition) -> Condition:
@@ -165,4 +170,4 @@ class Condition:
 
     def parts(self) -> tuple[Tensor | None, ...]:
         """All parts, in declaration order."""
-        return self.label, self.vector, self.site, self.altered
+        return self.label, self.vector, self.site, self.altered, self.text

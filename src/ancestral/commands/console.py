@@ -187,7 +187,7 @@ def label_of(model: Model, text: str | None) -> Any:
 
 
 def known_mask(model: Model, text: str) -> Any:
-    """Known sites from a word (top, bottom, left, right), columns' names, or a mask file.
+    """Known sites from a word (top, bottom, left, right, coarse), columns' names, or a mask file.
 
     Raises:
         DataError: none of these.
@@ -197,11 +197,13 @@ def known_mask(model: Model, text: str) -> Any:
     from ancestral.inputs import named_sites
 
     path = Path(text)
+    if text == "coarse" and not path.is_file():
+        return text
     if not path.is_file() and (named := named_sites(model.tokenizer, text)) is not None:
         return named
     if not path.is_file():
         raise DataError(
-            f"--known {text!r} is no mask; give top, bottom, left, right, column names, or a .npy or image file"
+            f"--known {text!r} is no mask; give top, bottom, left, right, coarse, column names, or a .npy or image file"
         )
     if path.suffix.lower() == ".npy":
         try:

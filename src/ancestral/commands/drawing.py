@@ -16,6 +16,7 @@ def sample(
     n: Annotated[int, arg(aliases=["-n"])] = 16,
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(optional)")] = None,
     label: MaybeText = None,
+    caption: MaybeText = None,
     given: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="COLUMN=VALUE|TEXT")] = (),
     seed: int = 0,
     first: int = 0,
@@ -38,6 +39,7 @@ def sample(
         out: where to write them: a folder, .npz, .csv, .parquet, .jsonl, .txt ...; a .png shows all images on
             one sheet. By default tables and text are printed, images put on samples.png, sounds in samples/.
         label: the class to draw, by name or number.
+        caption: a text that says what to draw, for models of images with captions.
         given: what every item shall have: a table's column and value (sex=Female), range (age=30..40, age=30..,
             date=..2024-03-31; ends included) or set ("workclass in Private, Local-gov"), repeated for several
             columns; or the beginning of a text or sequence.
@@ -45,7 +47,7 @@ def sample(
         first: number of the first item, to go on where an earlier call ended.
         length: symbols to draw, for models of running text.
         order: draw in this order (raster, reverse, random ...) rather than the model's own.
-        guidance: strengthen the label by this scale (classifier-free guidance).
+        guidance: strengthen the label or caption by this scale (classifier-free guidance).
         temperature: below 1 for safer, above 1 for bolder items.
         top_k: draw among the k likeliest values only.
         top_p: draw among the likeliest values of this total probability only.
@@ -59,12 +61,14 @@ def sample(
     from ancestral.data.tablefiles import CHUNK
 
     loaded = console.load(model, recipe)
-    console.refuse_for_streams(loaded, label=label, order=order, guidance=guidance, first=first)
+    console.refuse_for_streams(loaded, label=label, caption=caption, order=order, guidance=guidance, first=first)
     images = loaded.tokenizer.modality == "images"
     target = out or default_target("samples", loaded.tokenizer.modality)
     if target is not None:
         console.reserve(target, folder=not target.suffix, overwrite=overwrite)
     options = _drawing(temperature, top_k, top_p, min_p)
+    if caption is not None:
+        options["caption"] = caption
     common: dict[str, Any] = {"seed": seed, "order": order, "guidance": guidance, "as_dataset": True, **options}
     if loaded.tokenizer.streaming:
         common = {"seed": seed, "as_dataset": True, "length": length, **options}
@@ -107,6 +111,7 @@ def complete(
     known: MaybeText = None,
     draws: Annotated[int, arg(aliases=["-k"])] = 1,
     label: MaybeText = None,
+    caption: MaybeText = None,
     seed: int = 0,
     length: MaybeInt = None,
     guidance: float = 0.0,
@@ -127,12 +132,14 @@ def complete(
         out: where to write the completed items; by default tables and text are printed, images put on
             completed.png, sounds in completed/.
         known: what is known: top, bottom, left or right half of images, columns of a table (age,sex), or a mask
-            (.npy, or an image that is white where known).
+            (.npy, or an image that is white where known); coarse for images that are smaller than the model's, to
+            which models that draw scale by scale add the finer maps.
         draws: completions per item, next to each other.
         label: the class of the items, by name or number; `own` takes each item's own label.
+        caption: a text that says what to draw, for models of images with captions; `own` takes each item's own.
         seed: the same seed gives the same completions.
         length: symbols to add, for models of running text.
-        guidance: strengthen the label by this scale (classifier-free guidance).
+        guidance: strengthen the label or caption by this scale (classifier-free guidance).
         temperature: below 1 for safer, above 1 for bolder draws.
         top_k: draw among the k likeliest values only.
         top_p: draw among the likeliest values of this total probability only.
@@ -145,7 +152,7 @@ def complete(
     from ancestral.commands import console
 
     loaded = console.load(model, recipe)
-    console.refuse_for_streams(loaded, known=known, label=label, guidance=guidance)
+    console.refuse_for_streams(loaded, known=known, label=label, caption=caption, guidance=guidance)
     images = loaded.tokenizer.modality == "images"
     target = out or default_target("completed", loaded.tokenizer.modality)
     if target is not None:
@@ -158,6 +165,7 @@ def complete(
         known=None if known is None else console.known_mask(loaded, known),
         draws=draws,
         label=console.label_of(loaded, label),
+        caption=True if caption == "own" else caption,
         seed=seed,
         length=length,
         guidance=guidance,
@@ -174,6 +182,7 @@ def complete(
             "exact": "conditioned exactly (any-order model)",
             "prefix": "conditioned exactly (what is known comes first)",
             "importance": "conditioned approximately, by importance resampling",
+            "pinned": "conditioned approximately, what is known held while the rest of its set is drawn",
         }
         console.stdout().print(f"{written}; {words.get(details.method, details.method)}", markup=False)
     else:

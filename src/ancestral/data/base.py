@@ -20,12 +20,14 @@ class Dataset(ABC):
         labels: int64 ``[n]``, an index into ``classes``, or None.
         classes: the class names, empty without labels.
         names: one file name per item (with its sub-folder) where the source had them, else None.
+        captions: one text per item that a model may be told, "" where there is none, or None without any.
         kind: the kind of source (``"folder"``, ``"array"`` ...), which decides what :meth:`native` returns.
     """
 
     modality: ClassVar[str]
     labels: np.ndarray | None
     classes: tuple[str, ...]
+    captions: tuple[str, ...] | None = None
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ancestral.data.base import Dataset, existing, files_under, positions, read_bytes, safe_names
+from ancestral.data.captions import folder_captions
 from ancestral.errors import DataError
 from ancestral.files import atomic_path
 
@@ -40,18 +41,32 @@ class Images(Dataset):
         names: Sequence[str] | None = None,
         kind: str = "array",
         layout: str = "",
+        captions: Sequence[str] | None = None,
     ) -> None:
         self.pixels = pixels
         self.levels = levels
         self.layout = layout or ("nhw" if pixels.shape[-1] == 1 else "nhwc")
+        self.caption(captions)
         super().__init__(labels, classes, names, kind)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def caption(self, captions: Sequence[str] | None) -> None:
+        """Set the captions, one text per image; None removes them.
+
+        Raises:
+            DataError: more or fewer than images.
+        """
+        if captions is not None and len(captions) != len(self):
+            raise DataError(f"there are {len(captions)} captions for {len(self)} images; give one per image")
+        self.captions = None if captions is None else tuple(map(str, captions))
+
     def take(self, indices: Any) -> Self:
         index = positions(indices, len(self))
-        return type(self)(self.pixels[index], levels=self.levels, layout=self.layout, **self._shared(index))
+        captions = None if self.captions is None else [self.captions[i] for i in index]
+        shared = self._shared(index)
+        return type(self)(self.pixels[index], levels=self.levels, layout=self.layout, captions=captions, **shared)
 
     @property
     def form(self) -> dict[str, Any]:
@@ -139,6 +154,7 @@ class Images(Dataset):
         size: int | tuple[int, int] | None = None,
         channels: int | None = None,
         key: str | None = None,
+        captions: Sequence[str] | None = None,
     ) -> Images:
         """Read images of one size.
 
@@ -153,10 +169,16 @@ class Images(Dataset):
             size: resize every image (files and PIL only) to this height and width in pixels.
             channels: convert every image (files and PIL only) to 1, 3 or 4 channels.
             key: which array of an npz to read (its labels are then looked for under the matching name).
+            captions: one text per image; a folder has them in ``captions.csv``, ``captions.jsonl`` (``file_name``,
+                ``caption``) or a ``.txt`` beside each image, see :func:`ancestral.data.captions.folder_captions`.
 
         Raises:
             DataError: missing, empty or corrupt files, mixed sizes, values that are not grey levels.
         """
+        if captions is not None:
+            images = cls.read(source, labels, classes, levels, size, channels, key)
+            images.caption(captions)
+            return images
         if levels is not None and not 2 <= levels <= 256:
             raise DataError(f"levels={levels} does not fit 8-bit images; choose 2 to 256")
         pictures = {"levels": levels, "size": size, "channels": channels}
@@ -307,7 +329,9 @@ def _from_folder(folder: Path, labels: Any, classes: Sequence[str], options: dic
     if labels is None and "." not in parents:
         # Sub-folders are class names. A lone one is a folder around the images rather than a class.
         labels = parents if len(set(parents)) > 1 else None
-    return _from_pictures(paths, names, labels, classes, options, "folder")
+    images = _from_pictures(paths, names, labels, classes, options, "folder")
+    images.caption(folder_captions(folder, names))
+    return images
 
 
 def _from_pictures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,16 @@ class Completion:
     values: Tensor
     method: str
     effective: float | None = None
+
+    def warn(self, name: str, particles: int) -> None:
+        """Warn if few candidates carry the weight; ``name`` is the model's."""
+        if self.method == "importance" and self.effective is not None and self.effective < 0.1 * particles:
+            warnings.warn(
+                f"{name} can only be conditioned on these sites by importance resampling, and about "
+                f"{self.effective:.1f} of {particles} candidates carry the weight; use an any-order recipe or "
+                "more particles=",
+                stacklevel=3,
+            )
 
 
 def method_for(generator: Generator, known: Tensor, order: Order | None = None) -> str:

@@ -104,7 +104,7 @@ def walk(
     """
     space, network, head = generator.space, generator.network, generator.head
     device = next(generator.parameters()).device
-    condition = condition or Condition()
+    condition = generator.told(condition, batch) or Condition()
     dtype = torch.int64 if space.discrete else torch.float32
     values = torch.zeros(batch, space.n, *space.event, dtype=dtype, device=device)
     if given is not None and known_sets:  # only what is known: networks may keep all they are shown
@@ -112,7 +112,7 @@ def walk(
         put(values, shown_first, take(given, shown_first))
     followed, told, start = order, condition, values
     if base is not None:
-        told = Condition.join(condition, base[0])
+        told = Condition.join(condition, generator.told(base[0], batch) or Condition())
         start = torch.cat([values, values])
         followed = Order(torch.cat([order.rank, order.rank])) if order.batched else order
     cache = network.start(start.shape[0], followed, told, start if known_sets else None, known_sets)

@@ -108,6 +108,7 @@ class ScaleTransformer(Network):
         self.word = nn.Linear(sum(b.width for b in parts), width)
         std = math.sqrt(1 / width / 3)
         self.classes = nn.Embedding(space.classes + 1, width)
+        self.vector = nn.Linear(space.vector, width) if space.vector else None
         self.start_position = nn.Parameter(torch.randn(self.scales[0] ** 2, width) * std)
         self.position = nn.Parameter(torch.randn(space.n, width) * std)
         self.level = nn.Embedding(len(self.scales), width)
@@ -158,11 +159,16 @@ class ScaleTransformer(Network):
         return torch.cat(parts, 1).flatten(2).transpose(1, 2)
 
     def told(self, condition: Condition | None, batch: int) -> Tensor:
-        """The class's vector ``[B, D]``; withheld labels have one of their own."""
+        """The class's vector ``[B, D]``, and what else is told; withheld labels have one of their own."""
         label = None if condition is None else condition.label
         if label is None:
             label = torch.full((batch,), -1, device=self.position.device)
-        return self.classes(torch.where(label < 0, self.classes.num_embeddings - 1, label))
+        told = self.classes(torch.where(label < 0, self.classes.num_embeddings - 1, label))
+        if self.vector is not None:
+            if condition is None or condition.vector is None:
+                raise ValueError("this network is conditioned on a vector; none was given")
+            told = told + self.vector(condition.vector)
+        return told
 
     def tokens(self, coarse: Tensor, told: Tensor, first: int) -> Tensor:
         """Inputs ``[B, T, D]`` of the sites ``first .. first + T - 1``.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ancestral.data.base import Dataset
-from ancestral.errors import DataError
+from ancestral.errors import DataError, UnsupportedError
 from ancestral.space import Space
 
 
@@ -26,6 +26,7 @@ class Tokenizer(ABC):
         modality: the dataset modality it takes.
         streaming: whether items are streams of any length.
         classes: names of the training data's class labels, empty without.
+        captions: bytes of the training data's longest caption, 0 without.
         ends: symbols that end a stream when they are drawn (streaming tokenizers only).
         many_codes: whether an item has several values tensors that decode to it, so that the probability of one is
             a lower bound on the item's.
@@ -43,6 +44,7 @@ class Tokenizer(ABC):
     fitted: bool = False
     share: float = 0.0
     classes: tuple[str, ...] = ()
+    captions: int = 0
     ends: tuple[int, ...] = ()
     many_codes: bool = False
     _kinds: ClassVar[dict[str, type[Tokenizer]]] = {}
@@ -71,10 +73,11 @@ class Tokenizer(ABC):
     def _base_state(self) -> dict[str, Any]:
         """The part of :meth:`state` that all kinds have."""
         space = None if self._space is None else self._space.to_json()
-        return {"kind": type(self).__name__, "classes": list(self.classes), "space": space}
+        told = {"classes": list(self.classes)} | ({"captions": self.captions} if self.captions else {})
+        return {"kind": type(self).__name__, **told, "space": space}
 
     def _load_base(self, state: dict[str, Any]) -> None:
-        self.classes = tuple(state["classes"])
+        self.classes, self.captions = tuple(state["classes"]), state.get("captions", 0)
         self._space = None if state["space"] is None else Space.from_json(state["space"])
 
     @abstractmethod
@@ -155,7 +158,7 @@ class Tokenizer(ABC):
         """The sites and sizes of the values."""
         if self._space is None:
             raise DataError("the tokenizer has not seen any data; call fit(dataset) first")
-        return self._space
+        return self._space.replace(text=self.captions) if self.captions else self._space
 
     def size(self, dataset: Dataset, item: int) -> int:
         """Numbers that an item consists of (bytes, cells ...): the dimensions of bits per dimension."""
@@ -196,9 +199,23 @@ class Tokenizer(ABC):
         """Sites bool ``[n, N]`` whose values depend on known data alone; ``shown`` is a mask in the data's terms.
 
         Raises:
-            DataError: the sites are the data's own parts, and are masked directly.
+            UnsupportedError: sites are no parts of the data that a mask could tell apart.
         """
-        raise DataError(f"{type(self).__name__} has the data's own parts as sites; give a mask of them")
+        raise UnsupportedError(
+            f"the values of {type(self).__name__} are no parts of a picture that a mask could tell apart; use a recipe "
+            "whose values are, such as mar, arpg or any-order"
+        )
+
+    def coarse(self, dataset: Dataset) -> tuple[Dataset, Tensor, Tensor]:
+        """Items at a lower resolution than the model's, enlarged; their values, and which of them they tell.
+
+        Raises:
+            UnsupportedError: the values are no maps of growing resolution.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} has no maps of growing resolution, so that none can be refined; use a recipe that "
+            "draws scale by scale: var, flowar or imagefolder"
+        )
 
     def known(self, dataset: Dataset) -> Tensor:
         """Which values of :meth:`encode` the data give, bool like them: False where a cell is missing."""

@@ -99,6 +99,14 @@ class Pixels(Tokenizer):
         images = Images(pixels.to(torch.uint8).numpy(), classes=self.classes, levels=self.levels or 256)
         return images.with_form(self.form)
 
+    def decode_given(self, values: Tensor, dataset: Dataset, known: Tensor | None = None) -> Images:
+        """Completed images; known pixels, bool ``[n, H, W]``, of sites that were drawn anew are as they were."""
+        images = self.decode(values)
+        if known is not None and known.dim() == 3:
+            assert isinstance(dataset, Images)
+            images.pixels = np.where(known.numpy()[..., None], dataset.pixels, images.pixels)
+        return images
+
     def state(self) -> dict[str, Any]:
         return self._base_state() | {"levels": self.levels, "shape": list(self.shape), "form": self.form}
 

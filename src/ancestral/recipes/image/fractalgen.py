@@ -61,6 +61,11 @@ class Patches(Pixels):
     def decode(self, values: Tensor) -> Images:
         return super().decode(values.cpu().flatten(1)[:, torch.argsort(self.index())])
 
+    def known_sites(self, shown: Tensor) -> Tensor:
+        side = self.sides[0]
+        whole = shown.reshape(len(shown), -1, side, shown.shape[2] // side, side).all(4).all(2)
+        return whole.flatten(1)
+
     def given(self, given: Any) -> tuple[Tensor, Tensor]:
         raise DataError("a patch is known as a whole or not at all; use complete with known= per patch")
 

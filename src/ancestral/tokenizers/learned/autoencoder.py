@@ -264,6 +264,34 @@ class Autoencoder(Tokenizer):
         """Sites bool ``[n, N]`` that stand for known pixels alone, bool ``[n, H, W]``."""
         return self.quantiser.known(self.backbone.cells(shown.to(self.device))).cpu()
 
+    @torch.no_grad()
+    def coarse(self, dataset: Dataset) -> tuple[Dataset, Tensor, Tensor]:
+        """Small images, bicubically enlarged; their values, and the sites of the maps that they are large enough for.
+
+        Raises:
+            UnsupportedError: the quantiser has no maps of growing resolution.
+            DataError: images that are not smaller than the model's, or of another form, or too small for any map.
+        """
+        scales = self.quantiser.resolutions()
+        if not scales:
+            return super().coarse(dataset)
+        small = self._images(dataset)
+        height, width, channels = self.shape
+        h, w, c = small.pixels.shape[1:]
+        if h * width != w * height or c != channels or not 0 < h < height:
+            raise DataError(
+                f"the images are {h} x {w} x {c}; to be refined to {height} x {width} x {channels} they must have the "
+                "same proportions and channels, and be smaller"
+            )
+        known = torch.cat([torch.full((s * s,), s * height <= h * scales[-1]) for s in scales])
+        if not bool(known.any()):
+            raise DataError(f"images of {h} x {w} are too small to tell the model's coarsest map; give larger ones")
+        grey = torch.from_numpy(np.ascontiguousarray(small.pixels.transpose(0, 3, 1, 2))).float()
+        large = F.interpolate(grey * ((self.levels - 1) / (small.levels - 1)), size=(height, width), mode="bicubic")
+        pixels = large.round().clamp(0, self.levels - 1).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        images = Images(pixels, small.labels, small.classes, self.levels, captions=small.captions).with_form(small.form)
+        return images, self.encode(images), known.expand(len(images), -1)
+
     def decode_given(self, values: Tensor, dataset: Dataset, known: Tensor | None = None) -> Images:
         """Completed images, with the known pixels, bool ``[n, H, W]``, as they were."""
         images = self.decode(values)

@@ -279,5 +279,8 @@ class Product(Quantiser):
     def decode(self, codes: Tensor) -> Tensor:
         return torch.cat([b.decode(c) for b, c in zip(self._parts(), codes.unbind(-1), strict=True)], 1)
 
+    def resolutions(self) -> tuple[int, ...]:
+        return self._parts()[0].resolutions()
+
     def known(self, cells: Tensor) -> Tensor:
         return self._parts()[0].known(cells)

@@ -125,6 +125,10 @@ class Quantiser(Part):
     def finish(self, latents: Tensor) -> None:
         """Look at the trained encoder's latents of some items ``[n, inputs, H, W]`` after training."""
 
+    def resolutions(self) -> tuple[int, ...]:
+        """Side of every map, coarsest first, if the sites are maps of growing resolution; else nothing."""
+        return ()
+
     def known(self, cells: Tensor) -> Tensor:
         """Sites bool ``[n, N]`` whose codes depend on known cells of the grid alone, bool ``[n, H, W]``."""
         return cells.flatten(1)
@@ -138,6 +142,9 @@ class Pyramid(Quantiser):
     """
 
     scales: tuple[int, ...]
+
+    def resolutions(self) -> tuple[int, ...]:
+        return self.scales
 
     def coordinates(self) -> tuple[tuple[float, ...], ...]:
         """Scale, and row and column of the finest map, of every site."""
