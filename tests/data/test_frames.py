@@ -147,6 +147,15 @@ def test_polars_frames_come_back_with_their_types():
     assert isinstance(read(frame).take([0]), Table) and read(frame).take([0]).native().equals(frame[:1])
 
 
+def test_times_of_day_are_numbers_with_an_order():
+    times = [dt.time(i % 24, i * 7 % 60, i % 60) for i in range(700)]
+    table = pa.table({"t": pa.array(times, pa.time64("ns")), "u": pa.array(times, pa.time32("s"))})
+    columns = Columns().fit(read(table))
+    assert set(columns.kinds.values()) == {"datetime"}
+    values, escapes = columns.encode_with_escapes(read(table))
+    assert escapes == b"" and columns.decode(values).native().equals(table)
+
+
 def test_names_that_are_numbers_stay_numbers():
     frame = pd.DataFrame(np.arange(12).reshape(4, 3))
     model = Model(Columns(), "raster", CausalTransformer(8, 1, 1), Categorical()).build(frame)

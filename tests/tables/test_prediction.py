@@ -134,3 +134,23 @@ def test_bad_questions_are_one_clear_sentence():
     words.tokenizer = ancestral.recipes.registry.find("gpt")(length=8).tokenizer
     with pytest.raises(UnsupportedError, match="only tables have columns"):
         words.predict(["a text"], "label")
+
+
+def test_predictions_are_of_the_kind_of_the_data():
+    import pyarrow as pa
+
+    model, few = fitted(), made().iloc[:4].reset_index(drop=True)
+    table = pa.Table.from_pandas(few, preserve_index=False)
+    for point in ("auto", "mode", "mean"):
+        found = model.predict(table, "size", point=point)
+        assert isinstance(found, pa.Array) and found.to_pylist() == model.predict(few, "size", point=point).tolist()
+    chances = model.predict_proba(table, "size")
+    assert isinstance(chances, pa.Table) and chances.column_names == [str(v) for v in range(10)]
+    assert isinstance(quantiles(model, table, "size", [0.1, 0.9]), pa.Table)
+
+
+def test_predictions_of_polars_frames_are_polars():
+    polars = pytest.importorskip("polars")
+    model, few = fitted(), polars.from_pandas(made().iloc[:4].reset_index(drop=True))
+    assert isinstance(model.predict(few, "label"), polars.Series)
+    assert isinstance(model.predict_proba(few, "label"), polars.DataFrame)

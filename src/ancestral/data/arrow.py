@@ -96,7 +96,8 @@ def _cells(array: Any, name: str) -> tuple[np.ndarray, str]:
     if is_.is_decimal(kind):
         return _map(array, lambda v: format(v, "f")), "decimal"
     if is_.is_time(kind):
-        return _map(array.cast(pa.string()), str), "str"
+        # Whole seconds without a fraction, as clocks are read.
+        return _map(array.cast(pa.string()), lambda v: v.rstrip("0").rstrip(".") if "." in v else v), "time"
     if is_.is_string(kind) or is_.is_large_string(kind) or str(kind) == "string_view":
         return np.array([*array.to_pylist(), None], dtype=object)[:-1], "str"
     raise DataError(f"column {name!r} has the Arrow type {kind}; turn it into a column of plain values, or drop it")
@@ -205,3 +206,29 @@ def to_arrow(frame: Any, fields: dict[str, str]) -> Any:
             number, field if field.nullable or not column.null_count else field.with_nullable(True), column
         )
     return table
+
+
+def of_kind(result: Any, source: Any) -> Any:
+    """A pandas Series or DataFrame as polars or Arrow has it, if ``source`` is of theirs; names become words."""
+    import pandas as pd
+    import pyarrow as pa
+
+    owner = type(source).__module__.partition(".")[0]
+    if owner not in ("polars", "pyarrow"):
+        return result
+    if isinstance(result, pd.DataFrame):
+        table = pa.Table.from_pandas(
+            result.set_axis([str(name) for name in result.columns], axis=1), preserve_index=False
+        )
+        table = table.replace_schema_metadata(None)
+        if owner == "pyarrow":
+            return table
+        import polars  # type: ignore[import-not-found, unused-ignore]
+
+        return polars.from_arrow(table)
+    array = pa.Array.from_pandas(result)
+    if owner == "pyarrow":
+        return array
+    import polars
+
+    return polars.Series(str(result.name), polars.from_arrow(array))

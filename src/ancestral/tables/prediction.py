@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral.data.arrow import of_kind
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.tables.conditionals import (
     CELLS,
@@ -28,6 +29,7 @@ from ancestral.tables.conditionals import (
     hide,
     listed_values,
     native_values,
+    table_of,
 )
 from ancestral.tokenizers.columns import Columns
 
@@ -70,7 +72,8 @@ def predict_proba(
         batch_size: rows handled together.
 
     Returns:
-        float64 ``[n, V]``, one column per value, in the order of ``values`` (or that of the column's symbols).
+        DataFrame float64 ``[n, V]``, one column per value, in the order of ``values`` (or that of the column's
+        symbols); of polars, or an Arrow table with words for names, if ``data`` is.
 
     Raises:
         DataError: no such column, or a value that it cannot take.
@@ -87,7 +90,7 @@ def predict_proba(
             table[index] = chain(model, group, chosen.symbols)
         else:
             table[index] = bayes(model, group, chosen.symbols)
-    return pd.DataFrame(torch.softmax(table, -1).numpy(), columns=pd.Index(chosen.native))
+    return of_kind(pd.DataFrame(torch.softmax(table, -1).numpy(), columns=pd.Index(chosen.native)), data)
 
 
 def predict(
@@ -111,7 +114,7 @@ def predict(
         missing, batch_size: as for :func:`predict_proba`.
 
     Returns:
-        ``[n]``, in the column's own type (float64 for the mean).
+        Series ``[n]``, in the column's own type (float64 for the mean); of polars, or an Arrow array, if ``data`` is.
 
     Raises:
         DataError: as for :func:`predict_proba`, or a mean of something that is no number.
@@ -129,14 +132,14 @@ def predict(
     if point == "median":
         return quantiles(model, data, column, 0.5, missing=missing, batch_size=batch_size)
     if point == "mean":
-        return _mean(model, data, column, missing, batch_size)
+        return of_kind(_mean(model, data, column, missing, batch_size), data)
     if kind in NUMERIC and combinations(tokenizer, column) > MOST_VALUES:
         raise UnsupportedError(
             f"column {column!r} has too many values to find the most probable; choose point='median' or 'mean'"
         )
-    chances = predict_proba(model, data, column, missing=missing, batch_size=batch_size)
+    chances = predict_proba(model, table_of(model, data), column, missing=missing, batch_size=batch_size)
     native = pd.Series(chances.columns.array)
-    return _reset(native.iloc[chances.to_numpy().argmax(1)], column)
+    return of_kind(_reset(native.iloc[chances.to_numpy().argmax(1)], column), data)
 
 
 def quantiles(
@@ -176,7 +179,7 @@ def quantiles(
         if not 0 < share < 1:
             raise DataError(f"q={share} is no quantile; give shares between 0 and 1")
     found = _quantiles(model, data, column, shares, missing, batch_size)
-    return found.iloc[:, 0].rename(column) if isinstance(q, (int, float)) else found
+    return of_kind(found.iloc[:, 0].rename(column) if isinstance(q, (int, float)) else found, data)
 
 
 def _mean(model: Model, data: Any, column: str, missing: Missing, batch_size: int) -> pandas.Series:
@@ -194,7 +197,7 @@ def _mean(model: Model, data: Any, column: str, missing: Missing, batch_size: in
         if np.isnan(numbers).all():  # numbers written in a way that is no number to pandas, such as $12.50
             raise DataError(refusal)
         return pd.Series(np.nanmean(numbers, 1), name=column)
-    chances = predict_proba(model, data, column, missing=missing, batch_size=batch_size)
+    chances = predict_proba(model, table_of(model, data), column, missing=missing, batch_size=batch_size)
     try:
         numbers = pd.to_numeric(pd.Series(chances.columns.array), errors="coerce").to_numpy(dtype=float)
     except TypeError:  # categories of a type that is no number

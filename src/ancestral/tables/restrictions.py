@@ -280,7 +280,10 @@ def _moment(form: DateFormat, value: Any, schema: dict[str, Any], upper: bool) -
 
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise ValueError("a number is no date")
-    text = value.strftime(form.pattern) if isinstance(value, datetime.time) else value
+    text = value
+    if form.pattern.startswith(("%H", "%I")):  # a time of day
+        clock = value if isinstance(value, datetime.time) else datetime.time.fromisoformat(str(value))
+        text = clock.strftime(form.pattern)
     whole = isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
     if isinstance(text, str):
         numbers, good = form.parse([text])

@@ -307,6 +307,8 @@ def infer(cells: list[str], counts: np.ndarray, spec: str) -> Format | None:
         return best
     sample = cells[:: max(1, len(cells) // 50)]
     others: list[Format] = [FloatFormat()]
+    if spec == "time":
+        others += [DateFormat("%H:%M:%S", "s"), DateFormat("%H:%M:%S.%f", "us")]
     if spec == "csv":
         if sum("," in cell for cell in sample) * 20 > len(sample):
             for marks in (".,", ",", ",."):
