@@ -38,8 +38,8 @@ from data import SOURCES, root_of, split, write_csv  # noqa: E402
 from record import record  # noqa: E402
 
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "great": ("great", {"width": 96, "depth": 3, "dropout": 0.0}),
-    "great-fixed": ("great", {"width": 96, "depth": 3, "dropout": 0.0, "shuffled": False}),
+    "great": ("great", {"width": 64, "depth": 3, "dropout": 0.0}),
+    "great-fixed": ("great", {"width": 64, "depth": 3, "dropout": 0.0, "shuffled": False}),
     "tabular-argn": ("tabular-argn", {}),
 }
 PEERS = ("tvae", "ctgan")
@@ -78,7 +78,7 @@ def draw(given: argparse.Namespace) -> None:
     notes: dict[str, Any] = {"sample_cpu_seconds_per_1000_rows": (time.process_time() - cpu) / given.rows * 1000}
     rows = model.tokenizer
     if isinstance(rows, Clauses):
-        once = ancestral.Model.sample(model, 500, seed=2, decoder=Ancestral(), as_dataset=True)
+        once = model.sample(given.rows, seed=2, decoder=Ancestral(), as_dataset=True)
         # A cell without a clause that fits comes back empty; the table itself has none.
         notes["malformed_rows"] = float((once.frame == "").any(axis=1).mean())
     gaps = Table.read(given.work / "gaps.csv")

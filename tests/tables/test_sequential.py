@@ -140,6 +140,7 @@ def test_forecasts_follow_the_last_row_and_their_probability(model):
 
 def test_saved_models_score_and_draw_alike(model, tmp_path):
     model.save(tmp_path / "m")
+    model.save(tmp_path / "m", overwrite=True)
     again = ancestral.load(tmp_path / "m")
     rows, users = purchases(20, seed=3)
     assert isinstance(again, SequentialTable) and again.parameters == model.parameters
@@ -166,6 +167,7 @@ def test_files_without_a_context_table_and_with_numbers_for_times(tmp_path):
 
 
 def test_bad_input_is_one_clear_sentence(model):
+    numbered = pd.DataFrame({"user": [3, 7, 7], "day": [1, 2, 3], "what": ["x", "y", "x"]})
     rows, users = purchases(30)
     late = rows.assign(day=rows["day"].where(rows.index != 4))
     bad = [
@@ -182,6 +184,10 @@ def test_bad_input_is_one_clear_sentence(model):
         (lambda: ancestral.fit(rows.assign(user=None), **QUICK), "row 0 has no key 'user'"),
         (lambda: model.log_prob(rows, users[users["id"] != rows["user"][3]]), "row .* belongs to the key 'u"),
         (lambda: model.log_prob(rows, pd.concat([users, users[:1]])), "has the key 'u0' a second time in row 30"),
+        (
+            lambda: ancestral.fit(numbered, context=pd.DataFrame({"id": [7]}), context_key="id", **QUICK),
+            "row 0 belongs to the key 3, which the context table lacks",
+        ),
         (lambda: model.log_prob(rows), "give context= as well"),
         (lambda: model.log_prob(rows.drop(columns="what"), users), "no column 'what'"),
         (lambda: model.log_prob(rows.assign(day=3), users), "'day' holds numbers unlike"),

@@ -141,12 +141,14 @@ class EventCodec:
             keys = pd.Index(told.frame[self.context_key])
             if not keys.is_unique:
                 row = int(np.argmax(keys.duplicated()))
-                raise DataError(f"the context table has the key {keys[row]!r} a second time in row {row}; keep one")
+                raise DataError(
+                    f"the context table has the key {_shown(keys[row])} a second time in row {row}; keep one"
+                )
         number = keys.get_indexer(pd.Index(named))
         if (number < 0).any():
             row = int(np.argmax(number < 0))
             raise DataError(
-                f"row {row} belongs to the key {named.iloc[row]!r}, which the context table lacks; add it there"
+                f"row {row} belongs to the key {_shown(named.iloc[row])}, which the context table lacks; add it there"
             )
         ticks = self._ticks(table)
         order = np.lexsort((ticks, number))
@@ -168,7 +170,9 @@ class EventCodec:
         moments = pd.to_datetime(column, errors="coerce", format="ISO8601")
         if moments.isna().any():
             row = int(np.argmax(moments.isna()))
-            raise DataError(f"row {row} has the time {column.iloc[row]!r}; give a date, a moment or a whole number")
+            raise DataError(
+                f"row {row} has the time {_shown(column.iloc[row])}; give a date, a moment or a whole number"
+            )
         return moments
 
     def _choose_unit(self, table: Table) -> None:
@@ -277,3 +281,8 @@ def _first(length: np.ndarray) -> np.ndarray:
 def _gaps(ticks: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Time since the row before, int64; at first rows it means nothing."""
     return np.diff(ticks, prepend=ticks[:1])
+
+
+def _shown(key: Any) -> str:
+    """A key as it is written: 101, not np.int64(101)."""
+    return repr(key.item() if hasattr(key, "item") else key)

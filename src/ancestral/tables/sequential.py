@@ -252,7 +252,7 @@ class SequentialTable:
         encoded = self.codec.encode(rows, context)
         if len(encoded.keys) and int(encoded.length.min()) == 0:
             row = int(encoded.length.argmin())
-            raise DataError(f"the key {encoded.keys[row]!r} has no rows to go on from; leave it out of context=")
+            raise DataError(f"the key {encoded.keys[row]} has no rows to go on from; leave it out of context=")
         source = KeySource(encoded, torch.arange(len(encoded.keys)))
         batch = source.batch(torch.arange(len(source)))
         _, state = self.network.beginning(batch["context"])
@@ -333,8 +333,12 @@ class SequentialTable:
 
     # -- saving
 
-    def save(self, path: str | Path) -> None:
-        """Write a folder, for :func:`ancestral.load`."""
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write a folder, for :func:`ancestral.load`; one with other files is replaced only if ``overwrite``.
+
+        Raises:
+            DataError: the place cannot be written, or is a folder of other files.
+        """
         content = {
             "format": FORMAT,
             "ancestral": __version__,
@@ -342,7 +346,7 @@ class SequentialTable:
             "depth": self.depth,
             "codec": self.codec.state(),
         }
-        with atomic_path(path, directory=True) as folder:
+        with atomic_path(path, directory=True, overwrite=overwrite, ours="model.json") as folder:
             text = json.dumps(content, indent=2, ensure_ascii=False)
             (folder / "model.json").write_text(text + "\n", encoding="utf-8")
             save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, folder / "weights.safetensors")
