@@ -88,6 +88,30 @@ def compiled_mix(
     return features, kept
 
 
+def compiled_places(network: CausalTransformer, x: Tensor, kept: Kept, places: Tensor, sites: Tensor) -> Tensor | None:
+    """All layers over rows that each stand at a place of their own, by the kernels; None if that is not for them.
+
+    Args:
+        network: whose layers.
+        x: inputs float32 ``[B, 1, D]``.
+        kept: keys and values of all layers, of at least B items; their ``length`` is left alone.
+        places: int64 ``[B]``; a row sees its item's places up to its own.
+        sites: int64 ``[B, 1]``, what its rotary positions are those of.
+
+    Returns:
+        features behind the last norm, ``[B, 1, D]``.
+    """
+    if _refused(network, x) or not kept or not kept.ready(network, kept[0].k.shape[0], 0):
+        return None
+    assert kept.layers is not None and kept.room is not None
+    turn = turn_at = None
+    if network.rotation is not None:
+        turn = network.rotation.turn
+        turn_at = (sites - 1 if network.source_rotary else sites).reshape(-1)
+    item = torch.arange(len(x))
+    return run(kept.layers, kept.room, x[:, 0], item, places, places + 1, turn, turn_at)[:, None]
+
+
 def compiled_rows(
     network: QueryTransformer | FrontierTransformer,
     x: Tensor,

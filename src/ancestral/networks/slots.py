@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ancestral.networks.base import Cache, Network
-from ancestral.networks.transformer import CausalTransformer
+from ancestral.networks.compiled import Kept, compiled_places
+from ancestral.networks.transformer import CausalTransformer, KeyValues
 from ancestral.order import Order
 from ancestral.space import Condition
 
@@ -124,12 +125,14 @@ class KeyValueSlots(Slots):
     def hold(self) -> None:
         self.keys: list[Tensor] = []
         self.kept: list[Tensor] = []
+        self._compiled = Kept()
 
     def adopt(self, cache: Cache, begin: int, end: int) -> None:
         length = cache.next
         if not self.keys:
             empty = [(state.k[:0, :, :0], state.v[:0, :, :0]) for state in cache.state]
             self.keys, self.kept = [k.contiguous() for k, _ in empty], [v.contiguous() for _, v in empty]
+            self._compiled = Kept(KeyValues(k, 0) for k in self.keys)
         self._room(end, length)
         for number, state in enumerate(cache.state):
             self.keys[number][begin:end, :, :length] = state.k[:, :, :length]
@@ -175,6 +178,11 @@ class KeyValueSlots(Slots):
         self._room(count, end)
         rows = torch.arange(count, device=places.device)
         x, rotation = self._enter(last, places)
+        for layer, k, v in zip(self._compiled, self.keys, self.kept, strict=True):
+            layer.k, layer.v = k, v
+        found = compiled_places(network, x, self._compiled, places, self.sites())
+        if found is not None:
+            return found
         seen = torch.arange(end, device=places.device) <= places[:, None, None, None]
         mask = None if bool(seen.all()) else seen
         for number, block in enumerate(network.blocks):
