@@ -119,12 +119,15 @@ class Generator(nn.Module):
             alive = self.alive(values, order)
             return each if alive is None else torch.where(alive, each, 0.0)
         features = self.network(values, order, self.told(condition, len(values)))
-        sites = torch.arange(order.n, device=values.device)
         # Large vocabularies: without gradients the logits of a part of the sites are held at a time.
         part = order.n
         if not torch.is_grad_enabled():
             part = max(1, min(part, _MOST_LOGITS // max(1, len(values) * self.space.largest)))
-        pieces = [self.head(features[:, s], s).log_prob(values[:, s]) for s in sites.split(part)]
+        pieces = []
+        for first in range(0, order.n, part):
+            here = slice(first, min(first + part, order.n))
+            sites = torch.arange(here.start, here.stop, device=values.device)
+            pieces.append(self.head(features[:, here], sites).log_prob(values[:, here]))
         each = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
         alive = self.alive(values, order)
         return each if alive is None else torch.where(alive, each, 0.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ancestral import streaming
 from ancestral.data import Dataset, TableFiles, read
 from ancestral.decoding.complete import Completion, complete_values
-from ancestral.decoding.decoders import Ancestral, Decoder, Request
+from ancestral.decoding.decoders import Ancestral, Decoder, draw_values
 from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.scoring import score_values
 from ancestral.errors import DataError, UnsupportedError
@@ -32,7 +32,7 @@ from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
 from ancestral.inputs import check_guidance, condition_of, order_for, split_gaps
 from ancestral.networks.base import Network
-from ancestral.noise import Noise, item_seeds
+from ancestral.noise import item_seeds
 from ancestral.order import Order, OrderPolicy
 from ancestral.scores import LogProb
 from ancestral.space import Condition, Space
@@ -212,7 +212,7 @@ class Model:
         order: str | Order | None = None,
         decoder: Decoder | None = None,
         guidance: float = 0.0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         as_dataset: bool = False,
         out: str | Path | None = None,
         **options: Any,
@@ -231,7 +231,7 @@ class Model:
             order: follow this order instead of the model's own.
             decoder: another way of drawing; see :mod:`ancestral.decoding.decoders`.
             guidance: classifier-free guidance scale; needs ``label`` or ``caption``.
-            batch_size: items drawn together.
+            batch_size: items drawn together; by default what suits the network.
             as_dataset: return a :class:`Dataset` rather than the form that the training data had.
             out: for tables, a csv or parquet file to write the rows to, chunk by chunk, and to return the path of.
             options: ``temperature``, ``top_k``, ``top_p``, ``min_p``.
@@ -248,7 +248,7 @@ class Model:
             if given is not None:
                 raise DataError("a model of streams takes what is given as a prefix: use complete([text])")
             empty = [torch.zeros(0, dtype=torch.int64)] * n
-            drawn = streaming.extend(self, empty, length, seed, first, batch_size, options, decoder)
+            drawn = streaming.extend(self, empty, length, seed, first, batch_size or 256, options, decoder)
             return self._give(drawn, as_dataset)
         told = condition_of(self.tokenizer, label, caption, n)
         check_guidance(guidance, told)
@@ -263,18 +263,17 @@ class Model:
                 guidance, batch_size, options,
             ).values  # fmt: skip
         else:
-            chunks = []
-            followed = self._order(order, n)
-            for index in torch.arange(n).split(batch_size) if n else ():
-                request = Request(
-                    Noise(item_seeds(seed, first + index).to(self.device)),
-                    told.map(lambda t, index=index: t[index].to(self.device)),
-                    None if followed is None else followed.items(index),
-                    guidance=guidance,
-                    options=options,
-                )
-                chunks.append((decoder or self.decoder)(self.generator, request).cpu())
-            values = torch.cat(chunks) if chunks else self.space.empty()
+            values = draw_values(
+                self.generator,
+                decoder or self.decoder,
+                torch.arange(first, first + n),
+                seed=seed,
+                condition=told,
+                order=self._order(order, n),
+                guidance=guidance,
+                options=options,
+                batch_size=batch_size,
+            )
         return self._give(self.tokenizer.decode(values), as_dataset)
 
     def log_prob(
@@ -287,7 +286,7 @@ class Model:
         bound: int = 0,
         per_site: bool = False,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
     ) -> LogProb:
         """Natural logarithm of the probability (density) of every item.
 
@@ -301,7 +300,7 @@ class Model:
                 the probability of a model that draws its order at random.
             per_site: keep the terms, ``.per_site`` ``[n, N]``; of streams, padded with 0 to the longest one.
             seed: of the random orders.
-            batch_size: items scored together.
+            batch_size: items scored together; by default what suits the network.
 
         Returns:
             float64 ``[n]`` nats, with ``.kind`` and ``.of``: with a learned (lossy) tokenizer the probability is
@@ -315,7 +314,7 @@ class Model:
             return log_prob_chunks(self, dataset, per_site=per_site, batch_size=batch_size, **told)
         if self.tokenizer.streaming:
             streaming.refuse(self, label=label, caption=caption, order=order, bound=bound or None)
-            return streaming.score(self, dataset, batch_size, per_site)
+            return streaming.score(self, dataset, batch_size or 256, per_site)
         values = self.tokenizer.encode(dataset)
         terms = score_values(
             self.generator,
@@ -347,7 +346,7 @@ class Model:
         decoder: Decoder | None = None,
         guidance: float = 0.0,
         particles: int = 64,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         as_dataset: bool = False,
         details: bool = False,
         **options: Any,
@@ -366,7 +365,7 @@ class Model:
             order, decoder: in which order, and how, the unknown sites are drawn; as for :meth:`sample`.
             guidance: classifier-free guidance scale; needs ``label`` or ``caption``.
             particles: candidates per draw where the model can only be conditioned by importance resampling.
-            batch_size: items drawn together.
+            batch_size: items drawn together; by default what suits the network.
             as_dataset: return a :class:`Dataset` rather than the form that the data had.
             details: also return the :class:`Completion` with the method used.
             options: ``temperature``, ``top_k``, ``top_p``, ``min_p``.
@@ -381,7 +380,9 @@ class Model:
             dataset = self.read(data)
             dataset = dataset.take([i for i in range(len(dataset)) for _ in range(draws)])
             prefixes = self.tokenizer.streams(dataset)
-            longer = streaming.extend(self, prefixes, length, seed, 0, batch_size, options, decoder, given=dataset)
+            longer = streaming.extend(
+                self, prefixes, length, seed, 0, batch_size or 256, options, decoder, given=dataset
+            )
             out = self._give(longer, as_dataset)
             return (out, Completion(torch.zeros(0), "prefix")) if details else out
         dataset, values, mask, shown = split_gaps(self.tokenizer, data, known)
@@ -413,7 +414,7 @@ class Model:
 
         return predict_proba(self, data, column, **options)
 
-    def compress(self, data: Any, *, batch_size: int = 256, progress: Any = None) -> bytes:
+    def compress(self, data: Any, *, batch_size: int | None = None, progress: Any = None) -> bytes:
         """Lossless code of ``data``: about ``-log2 p`` bits, given the labels where there are any, plus a header.
 
         Raises:
@@ -422,7 +423,7 @@ class Model:
         """
         from ancestral.archive import compress
 
-        return compress(self, self.read(data), batch_size, progress)
+        return compress(self, self.read(data), batch_size or self.generator.network.batch, progress)
 
     def decompress(self, blob: bytes, *, as_dataset: bool = False, progress: Any = None) -> Any:
         """The data that :meth:`compress` was given, to the bit.
@@ -482,7 +483,7 @@ class Model:
         order: str | Order | None,
         decoder: Decoder | None,
         guidance: float,
-        batch_size: int,
+        batch_size: int | None,
         options: dict[str, Any],
         particles: int = 64,
     ) -> Completion:
@@ -498,7 +499,7 @@ class Model:
             guidance=guidance,
             options=options,
             particles=particles,
-            batch_size=batch_size,
+            batch_size=batch_size or self.generator.network.batch,
         )
 
     @staticmethod

@@ -28,15 +28,15 @@ _SECOND = _signed(0x94D049BB133111EB)
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     # int64 has an arithmetic shift only; the mask clears the copies of the sign bit.
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def hash64(x: Tensor) -> Tensor:
     """SplitMix64 finaliser, elementwise on int64 tensors of any shape."""
     x = x + _GOLDEN
-    x = (x ^ _shift(x, 30)) * _FIRST
-    x = (x ^ _shift(x, 27)) * _SECOND
-    return x ^ _shift(x, 31)
+    x.bitwise_xor_(_shift(x, 30)).mul_(_FIRST)
+    x.bitwise_xor_(_shift(x, 27)).mul_(_SECOND)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
 def _inverse_shift(x: Tensor, bits: int) -> Tensor:
@@ -74,6 +74,8 @@ class Noise:
     def __init__(self, seeds: Tensor, counter: int | Tensor = 0):
         self.seeds = seeds
         self.counter = counter
+        # Words of calls to come, int64 [calls, B], and the number of the first of these calls.
+        self._ahead, self._since = seeds.new_zeros(0, len(seeds)), 0
 
     @classmethod
     def of(cls, seed: int, batch: int, first: int = 0, device: torch.device | str = "cpu") -> Noise:
@@ -88,15 +90,28 @@ class Noise:
     def bits(self, *shape: int) -> Tensor:
         """Hashed 64-bit words, int64 ``[B, *shape]``; every call moves all streams on by one block."""
         count = math.prod(shape)
+        if count == 1 and isinstance(self.counter, int):
+            return self._word(self.counter).reshape(self.batch, *shape)
         counter = torch.as_tensor(self.counter, dtype=torch.int64, device=self.seeds.device)
         block = hash64(self.seeds ^ hash64(counter))
         self.counter = self.counter + 1
         index = torch.arange(count, dtype=torch.int64, device=self.seeds.device)
         return hash64(block[:, None] ^ hash64(index)[None]).reshape(self.batch, *shape)
 
+    def _word(self, counter: int) -> Tensor:
+        """What :meth:`bits` gives for one word an item; words of several calls are hashed together."""
+        place = counter - self._since
+        if not 0 <= place < len(self._ahead):
+            many = min(16, 2 * len(self._ahead) or 1)
+            calls = torch.arange(counter, counter + many, dtype=torch.int64, device=self.seeds.device)
+            block = hash64(self.seeds ^ hash64(calls)[:, None])
+            self._ahead, self._since, place = hash64(block ^ hash64(torch.zeros_like(calls[:1]))), counter, 0
+        self.counter = counter + 1
+        return self._ahead[place]
+
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in the open interval (0, 1), float64 ``[B, *shape]``."""
-        return (_shift(self.bits(*shape), 12).to(torch.float64) + 0.5) * 2.0**-52
+        return _shift(self.bits(*shape), 12).to(torch.float64).add_(0.5).mul_(2.0**-52)
 
     def stratified(self) -> Tensor:
         """One uniform per item that is spread evenly over items with consecutive numbers: float64 ``[B, 1]``.

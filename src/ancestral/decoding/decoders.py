@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ancestral.decoding.batches import run_batches
 from ancestral.decoding.walk import Draw, draw_categories, walk
 from ancestral.heads.base import Chooser, Finite
-from ancestral.noise import Noise
+from ancestral.noise import Noise, item_seeds
 from ancestral.order import Order
 from ancestral.space import Condition
 
@@ -182,3 +183,43 @@ class Confidence:
             place = torch.argsort(torch.argsort(confidence, -1, descending=False), -1)
             known = place >= keep_hidden[:, None]
         return values
+
+
+def draw_values(
+    generator: Generator,
+    decoder: Decoder,
+    numbers: Tensor,
+    *,
+    seed: int,
+    condition: Condition,
+    order: Order | None,
+    guidance: float,
+    options: dict[str, Any],
+    batch_size: int | None = None,
+) -> Tensor:
+    """New items from nothing: values ``[n, N, *event]`` on the CPU.
+
+    Args:
+        generator: a built generator.
+        decoder: draws them.
+        numbers: int64 ``[n]``; an item depends on ``seed`` and its number only.
+        seed: base of all items' seeds.
+        condition: what the model is told about them.
+        order: shared, one per item, or None, which leaves it to the decoder.
+        guidance, options: as for :class:`Request`.
+        batch_size: items drawn together; None takes what suits the network.
+    """
+    device = next(generator.parameters()).device
+
+    def draw(index: Tensor) -> Tensor:
+        request = Request(
+            Noise(item_seeds(seed, numbers[index]).to(device)),
+            condition.map(lambda t: t[index].to(device)),
+            None if order is None else order.items(index),
+            guidance=guidance,
+            options=options,
+        )
+        return decoder(generator, request).cpu()
+
+    chunks = run_batches(generator, len(numbers), batch_size, draw)
+    return torch.cat(chunks) if chunks else generator.space.empty()

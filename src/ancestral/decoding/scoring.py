@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ancestral.decoding.batches import run_batches
 from ancestral.noise import Noise, item_seeds
 from ancestral.order import Order
 from ancestral.space import Condition
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ancestral.generator import Generator
 
 
-@torch.no_grad()
 def score_values(
     generator: Generator,
     values: Tensor,
@@ -24,7 +24,7 @@ def score_values(
     order: Order | None = None,
     bound: int = 0,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Log-probability of every site given those of lower rank: float64 ``[n, N]``, nats.
 
@@ -35,21 +35,22 @@ def score_values(
         order: to score under, shared or one per item; by default the policy's scoring order.
         bound: if positive, the mean over this many random orders per item.
         seed: of the random orders.
-        batch_size: items scored together.
+        batch_size: items scored together; None takes what suits the network.
     """
     device, space = next(generator.parameters()).device, generator.space
     chosen = generator.order.scoring() if order is None else order
-    chunks = [torch.zeros(0, space.n, dtype=torch.float64)]
-    for index in torch.arange(len(values)).split(batch_size):
+
+    def score(index: Tensor) -> Tensor:
         batch = values[index].to(device)
-        told = condition.map(lambda t, index=index: t[index].to(device))
+        told = condition.map(lambda t: t[index].to(device))
         if bound <= 0:
-            chunks.append(generator.log_prob(batch, chosen.items(index).to(device), told).double().cpu())
-            continue
+            return generator.log_prob(batch, chosen.items(index).to(device), told).double().cpu()
         noise = Noise(item_seeds(seed, index).to(device))
         draws = []
         for _ in range(bound):
             drawn = Order(torch.argsort(noise.uniform(space.n), -1))
             draws.append(generator.log_prob(batch, drawn, told).double().cpu())
-        chunks.append(torch.stack(draws).mean(0))
-    return torch.cat(chunks)
+        return torch.stack(draws).mean(0)
+
+    empty = torch.zeros(0, space.n, dtype=torch.float64)
+    return torch.cat([empty, *run_batches(generator, len(values), batch_size, score)])

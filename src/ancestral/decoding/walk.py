@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ancestral.decoding.compiled import ahead
-from ancestral.heads.base import Chooser, Density, Finite, Leaf
+from ancestral.heads.base import Chooser, Density, Finite, Leaf, draw_categories
 from ancestral.networks.base import put, take
 from ancestral.noise import Noise
 from ancestral.order import Order
@@ -225,8 +225,9 @@ class Draw:
 
     def __call__(self, leaf: Leaf, given: Tensor | None, alive: Tensor | None) -> Tensor:
         if isinstance(leaf, Finite):
-            # What is drawn as it is needs no normalising first.
-            return draw_categories(leaf.logits if self.plain else self.adjust(leaf.log_probs()), self.noise)
+            if self.plain:  # what is drawn as it is needs no normalising first
+                return leaf.draw(self.noise)
+            return draw_categories(self.adjust(leaf.log_probs()), self.noise)
         assert isinstance(leaf, Density)
         return leaf.sample(self.noise, self.temperature)
 
@@ -253,20 +254,6 @@ class Draw:
             drop = (ordered.cumsum(-1) - ordered) >= self.top_p
             x = x.masked_fill(torch.zeros_like(drop).scatter(-1, index, drop), float("-inf"))
         return x
-
-
-def draw_categories(log_probs: Tensor, noise: Noise) -> Tensor:
-    """One category per site by inverting the cumulative distribution: int64 ``[B, S]``.
-
-    Args:
-        log_probs: float ``[B, S, K]``, normalised or not.
-        noise: one stream per item.
-    """
-    edges = torch.softmax(log_probs, -1).cumsum(-1, dtype=torch.float64)
-    total = edges[..., -1:]
-    # Rounding up to the total would reach an impossible category; below it the first higher edge has mass.
-    u = torch.minimum(noise.uniform(edges.shape[1])[..., None] * total, torch.nextafter(total, total.new_zeros(())))
-    return torch.searchsorted(edges, u, right=True)[..., 0]
 
 
 class Given:

@@ -96,11 +96,32 @@ class Finite(Leaf):
     def log_prob(self, values: Tensor) -> Tensor:
         return self.log_probs().gather(-1, values[..., None])[..., 0]
 
+    def draw(self, noise: Noise) -> Tensor:
+        """A category per site, int64 ``[B, S]``."""
+        return draw_categories(self.logits, noise)
+
     def guided(self, other: Distribution, scale: float) -> Finite:
         assert isinstance(other, Finite)
         mine = self.log_probs()
         pushed = mine + scale * (mine - other.log_probs())
         return Finite(torch.where(mine.isneginf(), mine, pushed))
+
+
+def draw_categories(log_probs: Tensor, noise: Noise) -> Tensor:
+    """One category per site by inverting the cumulative distribution: int64 ``[B, S]``.
+
+    Args:
+        log_probs: float ``[B, S, K]``, normalised or not.
+        noise: one stream per item.
+    """
+    # Few categories are cumulated in single precision: their edges are then as exact as the logits.
+    dtype = torch.float32 if log_probs.shape[-1] <= 256 else torch.float64
+    edges = torch.softmax(log_probs, -1, dtype=torch.float32).cumsum(-1, dtype=dtype)
+    total = edges[..., -1:]
+    # Rounding up to the total would reach an impossible category; below it the first higher edge has mass.
+    u = noise.uniform(edges.shape[1])[..., None].to(dtype).mul_(total)
+    u = torch.minimum(u, torch.nextafter(total, total.new_zeros(())))
+    return torch.searchsorted(edges, u, right=True)[..., 0]
 
 
 class Density(Leaf):

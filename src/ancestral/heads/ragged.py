@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.heads.base import Finite, Head
+from ancestral.noise import Noise
 from ancestral.space import Space
 
 DIGIT_PRIORS = tuple(2.0**k for k in range(-6, 11))
@@ -37,6 +39,23 @@ class Ragged(Finite):
             for i, site in enumerate(self._sites.tolist())
         ]
         return torch.stack(each, 1)
+
+
+class Counted(Finite):
+    """Lazy logits ``[B, 1, K]`` of a counted site, which is scored and drawn by its table alone."""
+
+    def __init__(self, head: RaggedCategorical, features: Tensor, site: int):
+        self._head, self._features, self._site = head, features, site
+
+    @cached_property
+    def logits(self) -> Tensor:  # type: ignore[override]
+        return self._head.site_logits(self._features, self._site)[:, None]
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        return self._head.site_log_prob(self._features, self._site, values[:, 0])[:, None]
+
+    def draw(self, noise: Noise) -> Tensor:
+        return self._head.site_draw(self._features, self._site, noise.uniform(1)[:, 0])[:, None]
 
 
 class RaggedCategorical(Head):
@@ -133,6 +152,19 @@ class RaggedCategorical(Head):
             return each
         return torch.where(sure, torch.where(digit == values, 0.0, float("-inf")), each)
 
+    def site_draw(self, features: Tensor, site: int, u: Tensor) -> Tensor:
+        """Values int64 ``[B]`` of a counted site where its cumulated table passes ``u``, float64 ``[B]`` in (0, 1)."""
+        row, sure, digit = self._told(features, site)
+        table: Tensor = getattr(self, f"table{site}")
+        edges = table.exp().cumsum(-1, dtype=torch.float64)
+        edges = edges / edges[:, -1:]
+        rows, size = table.shape
+        # The rows one behind the other, each from its number to the next, are searched as one.
+        flat = (edges + torch.arange(rows, device=u.device)[:, None]).view(-1)
+        found = torch.searchsorted(flat, row + u, right=True) - row * size
+        found = found.clamp_(0, size - 1)
+        return found if sure is None or digit is None else torch.where(sure, digit, found)
+
     def _told(self, features: Tensor, site: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Row of the site's table, and for digits where they are certain and which: each ``[B]``."""
         coarse, entry = self._counted[site]
@@ -172,6 +204,8 @@ class RaggedCategorical(Head):
     def forward(self, features: Tensor, sites: Tensor) -> Finite:
         if sites.dim() == 2:
             return Finite(self.padded(features, sites))
+        if len(sites) == 1 and int(sites[0]) in self._counted:
+            return Counted(self, features[:, 0], int(sites[0]))
         if len(sites) == 1:
             return Finite(self.site_logits(features[:, 0], int(sites[0]))[:, None])
         return Ragged(self, features, sites)

@@ -60,6 +60,10 @@ class Network(nn.Module):
     """Whether a raster order over fewer sites than the space has is followed too: the leading sites alone."""
     looks = False
     """Whether features can be had for values of the moment while a set is drawn: :meth:`look`."""
+    batch = 256
+    """Items that are drawn or scored together unless the caller says how many."""
+    abreast = False
+    """Whether batches on a CPU are best handled one per core: layers too small for several cores to share."""
     needs_mask = False
     """Whether the network hides values by mask symbols, so that all sites' features cost a pass per set."""
 

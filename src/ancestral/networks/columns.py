@@ -125,6 +125,8 @@ class ColumnNetwork(Network):
         neighbours: most rows behind a profile.
     """
 
+    batch, abreast = 4096, True
+
     def __init__(self, width: int = 64, sums: int = 96, depth: int = 1, dropout: float = 0.1, neighbours: int = 4):
         super().__init__()
         self.width, self.sums, self.depth, self.dropout, self.neighbours = width, sums, depth, dropout, neighbours
@@ -148,6 +150,7 @@ class ColumnNetwork(Network):
             if lexicon.counted:
                 speaks[list(lexicon.sites[1:])] = 0
         # Counted sites neither speak nor need features.
+        self._mute = frozenset((speaks == 0).nonzero()[:, 0].tolist())
         self._live: Tensor
         self.register_buffer("_live", speaks.nonzero()[:, 0], persistent=False)
         self.speaks: Tensor
@@ -170,19 +173,18 @@ class ColumnNetwork(Network):
         for profile in self.profiles:
             profile.settle()  # type: ignore[operator]
 
-    def contributions(self, values: Tensor, sites: Tensor) -> Tensor:
-        """Vectors of known cells ``[B, S]`` at ``sites``: float32 ``[B, S, sums]``."""
-        if sites.dim() == 1 and len(sites) == self.space.n:  # summed up once per value rather than once per cell
-            table = self.embed.table.weight
-            own = table if len(table) == len(self._site) else table.repeat(self.space.n, 1)
-            spoken = (own + self.known[self._site]) * self.speaks[self._site][:, None]
-            return F.embedding(values + self._starts, spoken)
-        return (self.embed(values, sites) + self.known[sites]) * self.speaks[sites][..., None]
+    def spoken(self) -> Tensor:
+        """What every value of every site adds to the sum: float32 ``[sum of the sizes, sums]``."""
+        table = self.embed.table.weight
+        own = table if len(table) == len(self._site) else table.repeat(self.space.n, 1)
+        return (own + self.known[self._site]) * self.speaks[self._site][:, None]
 
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
+        if not torch.is_grad_enabled() and not order.batched:
+            return self._follow(values, order, condition)
         n, batch = self.space.n, values.shape[0]
         sites = torch.arange(n, device=values.device)
-        each, rank = self.contributions(values, sites), order.rank.to(values.device)
+        each, rank = F.embedding(values + self._starts, self.spoken()), order.rank.to(values.device)
         for profile, lexicon in zip(self.profiles, self.space.lexicons):
             # A value is known once both its sites are.
             each = torch.cat([each, profile(values)[:, None]], 1)
@@ -197,17 +199,31 @@ class ColumnNetwork(Network):
             features = features.transpose(0, 1)
         return self._tell(features, sites, values, rank[..., :n])
 
+    def _follow(self, values: Tensor, order: Order, condition: Condition | None) -> Tensor:
+        """Features along a shared order: one running sum per item, which stays in the processor's cache."""
+        out = values.new_empty(self.space.n, len(values), self.width, dtype=self.place.dtype)
+        cache, last = self.start(len(values), order, condition), None
+        for sites in order.sets:
+            features = self.step(cache, last).transpose(0, 1)
+            if len(sites) == 1:
+                out[int(sites)], last = features[0], values[:, int(sites), None]
+            else:
+                out[sites], last = features, take(values, sites)
+        return out.transpose(0, 1)
+
     def step(self, cache: Cache, last: Tensor | None = None) -> Tensor:
         order, k = cache.order, cache.next
         self.record(cache, last)
         rank = order.rank.to(cache.values.device)
         if cache.state is None:
             cache.state = torch.zeros(cache.batch, 1, self.sums, device=self.place.device)
+            cache.extra["spoken"] = self.spoken()
             seen, since = order.permutation[..., : order.starts[k]], 0
         else:
             seen, since = order.sets[k - 1], k - 1
-        if seen.shape[-1]:
-            cache.state = cache.state + self.contributions(take(cache.values, seen), seen).sum(1, keepdim=True)
+        if seen.shape[-1] and not self._silent(seen):
+            each = F.embedding(take(cache.values, seen) + self._starts[seen], cache.extra["spoken"])
+            cache.state = each.sum(1, keepdim=True).add_(cache.state)
         for profile, lexicon in zip(self.profiles, self.space.lexicons):
             complete = rank[..., list(lexicon.sites[:2])].amax(-1)
             new = (complete >= since) & (complete < k)
@@ -217,14 +233,18 @@ class ColumnNetwork(Network):
         cache.next += 1
         sites = order.sets[k]
         known = torch.where(rank < k, rank, k)
-        if not bool(self.speaks[sites].any()):
+        if self._silent(sites):
             features = cache.state.new_zeros(cache.batch, sites.shape[-1], self.width)
         else:
-            total = cache.state + self.told(cache.condition, sites, cache.batch) + self.place[sites]
+            total = cache.state + (self.place[sites] + self.told(cache.condition, sites, cache.batch))
             features = self._layers(total.expand(cache.batch, sites.shape[-1], -1), sites)
-            if len(self._live) < self.space.n:
+            if self._mute and (sites.dim() == 2 or len(sites) > 1):
                 features = features * self.speaks[sites][..., None]
         return self._tell(features, sites, cache.values, known)
+
+    def _silent(self, sites: Tensor) -> bool:
+        """Whether all of ``sites`` are counted."""
+        return bool(self._mute) and self._mute.issuperset(sites.flatten().tolist())
 
     def _layers(self, total: Tensor, sites: Tensor) -> Tensor:
         """Features ``[B, S, D]`` of target ``sites`` from sums ``[B, S, sums]``."""
@@ -234,6 +254,8 @@ class ColumnNetwork(Network):
                 here = sites == site
                 out[here] = self._layers(total[here][:, None], torch.tensor([site], device=sites.device))[:, 0]
             return out
+        if len(sites) == 1:
+            return self._site_layers(total, int(sites))
         every = len(sites) == self.space.n  # asked for in full: no copies of the weights
         own = [p if every else p[sites] for p in (self.enter, self.enter_bias, *self.inner, *self.inner_bias)]
         reuse = not torch.is_grad_enabled()
@@ -245,11 +267,23 @@ class ColumnNetwork(Network):
             x = F.silu(inner, inplace=reuse).add_(x) if reuse else x + F.silu(inner)
         return x.transpose(0, 1)
 
+    def _site_layers(self, total: Tensor, site: int) -> Tensor:
+        """The same ``[B, 1, D]`` for one site."""
+        reuse = not torch.is_grad_enabled()
+        x = F.dropout(F.silu(total[:, 0], inplace=reuse), self.dropout, self.training)
+        x = F.silu(torch.addmm(self.enter_bias[site], x, self.enter[site]), inplace=reuse)
+        for weight, bias in zip(self.inner, self.inner_bias):
+            inner = torch.addmm(bias[site], F.dropout(x, self.dropout, self.training), weight[site])
+            x = F.silu(inner, inplace=reuse).add_(x) if reuse else x + F.silu(inner)
+        return x[:, None]
+
     def _tell(self, features: Tensor, sites: Tensor, values: Tensor, rank: Tensor) -> Tensor:
         """Features, whose first two at counted sites become what their heads look up; in place where those speak not.
 
         Counted sites have features of nothing else.
         """
+        if self._mute.isdisjoint(sites.flatten().tolist()):
+            return features
         for lexicon in self.space.lexicons:
             if not lexicon.counted:
                 continue
