@@ -34,11 +34,9 @@ class Ragged(Finite):
         return self._logits
 
     def log_prob(self, values: Tensor) -> Tensor:
-        each = [
-            self._head.site_log_prob(self._features[:, i], site, values[:, i])
-            for i, site in enumerate(self._sites.tolist())
-        ]
-        return torch.stack(each, 1)
+        columns = zip(self._features.unbind(1), self._sites.tolist(), values.unbind(1))
+        maps = self._head.maps()
+        return torch.stack([self._head.site_log_prob(f, site, v, maps) for f, site, v in columns], 1)
 
 
 class Counted(Finite):
@@ -134,18 +132,23 @@ class RaggedCategorical(Head):
     def _set(self, name: str, weights: Tensor) -> None:
         getattr(self, name).copy_(torch.log(weights / weights.sum(-1, keepdim=True)))
 
-    def site_logits(self, features: Tensor, site: int) -> Tensor:
-        """Logits ``[B, K]`` of one site from features ``[B, D]``."""
+    def maps(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Weights ``[K, D]`` and biases ``[K]`` of all sites, cut once rather than one by one."""
+        return self.weight.split(self._sizes), self.bias.split(self._sizes)
+
+    def site_logits(self, features: Tensor, site: int, maps: tuple[tuple[Tensor, ...], ...] | None = None) -> Tensor:
+        """Logits ``[B, K]`` of one site from features ``[B, D]``, with :meth:`maps` where the caller has them."""
         if site in self._counted:
             return self._lookup(features, site)
-        start = sum(self._sizes[:site])
-        rows = slice(start, start + self._sizes[site])
-        return F.linear(features, self.weight[rows], self.bias[rows])
+        weights, biases = maps or self.maps()
+        return F.linear(features, weights[site], biases[site])
 
-    def site_log_prob(self, features: Tensor, site: int, values: Tensor) -> Tensor:
+    def site_log_prob(
+        self, features: Tensor, site: int, values: Tensor, maps: tuple[tuple[Tensor, ...], ...] | None = None
+    ) -> Tensor:
         """Log-probabilities ``[B]`` of the ``values`` ``[B]`` of one site."""
         if site not in self._counted:
-            return -F.cross_entropy(self.site_logits(features, site), values, reduction="none")
+            return -F.cross_entropy(self.site_logits(features, site, maps), values, reduction="none")
         row, sure, digit = self._told(features, site)
         each = getattr(self, f"table{site}")[row, values]
         if sure is None or digit is None:

@@ -44,6 +44,12 @@ class Profile(nn.Module):
         self.register_buffer("table", torch.zeros(self.slots, width))
         self.speaks: Tensor
         self.register_buffer("speaks", speaks, persistent=False)
+        sizes = space.site_sizes()
+        self._starts: Tensor
+        self.register_buffer("_starts", sizes.cumsum(0) - sizes, persistent=False)
+        self._voice: Tensor
+        voice = speaks.repeat_interleave(sizes) if self.embed.offsets is not None else None
+        self.register_buffer("_voice", voice, persistent=False)
         self._everything = torch.zeros(0, space.n, dtype=torch.uint8)
         self._members: Tensor | None = None
         self._counts: Tensor | None = None
@@ -100,10 +106,17 @@ class Profile(nn.Module):
         # No more rows in training than afterwards.
         valid = valid & (valid.cumsum(1) <= self.neighbours)
         batch, most, n = rows.shape
-        embedded = self.embed(rows.view(batch * most, n), torch.arange(n, device=rows.device))
-        each = torch.einsum("bnd,n->bd", embedded, self.speaks).view(batch, most, -1)
         many = valid.sum(1)
-        return (each * valid[..., None]).sum(1) / many.clamp(min=1)[:, None] + self.count(many)
+        shares = (valid / many.clamp(min=1)[:, None])[..., None].expand(-1, -1, n)
+        spoken = self.embed.table.weight
+        if self._voice is None:  # all sites share one table
+            shares = shares * self.speaks
+        else:
+            spoken, rows = spoken * self._voice[:, None], rows + self._starts
+        # Neither the cells' vectors nor the rows' are ever there all at once.
+        cells, shares = rows.view(batch, most * n), shares.reshape(batch, most * n)
+        mean = F.embedding_bag(cells, spoken, mode="sum", per_sample_weights=shares)
+        return mean + self.count(many)
 
 
 class ColumnNetwork(Network):
