@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cached_property
 
@@ -72,6 +73,7 @@ class RaggedCategorical(Head):
             raise ValueError("a categorical head needs one category per site; use Nested for several per site")
         self.space = space
         self._sizes = space.site_sizes().tolist()
+        self._starts = [0, *itertools.accumulate(self._sizes)]
         self.weight = nn.Parameter(torch.randn(sum(self._sizes), width) * (0.3 / math.sqrt(width)))
         self.bias = nn.Parameter(torch.zeros(sum(self._sizes)))
         self._counted: dict[int, tuple[int, int]] = {}  # site -> its coarse and its entry site
@@ -140,8 +142,10 @@ class RaggedCategorical(Head):
         """Logits ``[B, K]`` of one site from features ``[B, D]``, with :meth:`maps` where the caller has them."""
         if site in self._counted:
             return self._lookup(features, site)
-        weights, biases = maps or self.maps()
-        return F.linear(features, weights[site], biases[site])
+        if maps is None:
+            rows = slice(self._starts[site], self._starts[site] + self._sizes[site])
+            return F.linear(features, self.weight[rows], self.bias[rows])
+        return F.linear(features, maps[0][site], maps[1][site])
 
     def site_log_prob(
         self, features: Tensor, site: int, values: Tensor, maps: tuple[tuple[Tensor, ...], ...] | None = None

@@ -180,6 +180,8 @@ class Network(nn.Module):
 def take(x: Tensor, sites: Tensor) -> Tensor:
     """Rows of ``[B, N, ...]`` at ``sites`` (``[S]`` or ``[B, S]``): ``[B, S, ...]``."""
     if sites.dim() == 1:
+        if len(sites) == 1 and sites.device.type == "cpu":  # a view, much faster than an index
+            return x.narrow(1, int(sites), 1)
         return x[:, sites]
     return x[torch.arange(x.shape[0], device=x.device)[:, None], sites]
 
@@ -187,6 +189,9 @@ def take(x: Tensor, sites: Tensor) -> Tensor:
 def put(x: Tensor, sites: Tensor, rows: Tensor) -> None:
     """Write ``rows`` ``[B, S, ...]`` into ``x`` at ``sites``, in place."""
     if sites.dim() == 1:
+        if len(sites) == 1 and sites.device.type == "cpu":
+            x.narrow(1, int(sites), 1).copy_(rows)
+            return
         x[:, sites] = rows
     else:
         x[torch.arange(x.shape[0], device=x.device)[:, None], sites] = rows

@@ -47,7 +47,7 @@ class Profile(nn.Module):
         sizes = space.site_sizes()
         self._starts: Tensor
         self.register_buffer("_starts", sizes.cumsum(0) - sizes, persistent=False)
-        self._voice: Tensor
+        self._voice: Tensor | None
         voice = speaks.repeat_interleave(sizes) if self.embed.offsets is not None else None
         self.register_buffer("_voice", voice, persistent=False)
         self._everything = torch.zeros(0, space.n, dtype=torch.uint8)
@@ -236,7 +236,7 @@ class ColumnNetwork(Network):
             seen, since = order.sets[k - 1], k - 1
         if seen.shape[-1] and not self._silent(seen):
             each = F.embedding(take(cache.values, seen) + self._starts[seen], cache.extra["spoken"])
-            cache.state = each.sum(1, keepdim=True).add_(cache.state)
+            cache.state = (each if each.shape[1] == 1 else each.sum(1, keepdim=True)).add_(cache.state)
         for profile, lexicon in zip(self.profiles, self.space.lexicons):
             complete = rank[..., list(lexicon.sites[:2])].amax(-1)
             new = (complete >= since) & (complete < k)

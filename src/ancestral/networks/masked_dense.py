@@ -139,13 +139,17 @@ class MADE(Network):
         width: features D at every site.
         hidden: units per layer.
         depth: hidden layers.
+        dropout: share of hidden units dropped in training.
+        direct: connect the values with the features of later sites directly, too (the paper's section on direct
+            connections between input and output).
     """
 
     any_order = False
 
-    def __init__(self, width: int = 32, hidden: int = 512, depth: int = 2):
+    def __init__(self, width: int = 32, hidden: int = 512, depth: int = 2, dropout: float = 0.0, direct: bool = False):
         super().__init__()
         self.width, self.hidden, self.depth = width, hidden, depth
+        self.dropout, self.direct = dropout, direct
 
     def build(self, space: Space) -> MADE:
         self.space = space
@@ -154,6 +158,8 @@ class MADE(Network):
         sizes = [space.n * self.width, *[self.hidden] * self.depth]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.leave = nn.Linear(self.hidden, space.n * self.width)
+        if self.direct:
+            self.straight = nn.Parameter(torch.zeros(space.n * self.width, space.n * self.width))
         told = space.n * self.width if space.site else self.width if space.classes or space.vector else 0
         self.guide = nn.Linear(told, self.hidden, bias=False) if told else None
         return self
@@ -173,15 +179,18 @@ class MADE(Network):
         rank = order.rank.to(values.device).repeat_interleave(self.width)
         # Degrees 0 .. n_sets - 1: a unit of degree d may see ranks below d, and feeds ranks of at least d.
         degree = (torch.arange(self.hidden, device=values.device) * order.n_sets) // self.hidden
-        h = self.embed(values, sites).flatten(1)
+        x = h = self.embed(values, sites).flatten(1)
         told = self.told(condition, sites, values.shape[0])
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             mask = rank[None] < degree[:, None] if number == 0 else degree[None] <= degree[:, None]
             h = F.linear(h, layer.weight * mask, layer.bias)
             h = F.silu(h + self._guide(told) if number == 0 else h)
+            h = F.dropout(h, self.dropout, self.training)
         mask = degree[None] <= rank[:, None]
         features = F.linear(h, self.leave.weight * mask, self.leave.bias)
+        if self.direct:
+            features = features + F.linear(x, self.straight * (rank[None] < rank[:, None]))
         return features.view(-1, self.space.n, self.width) + told
 
     def check(self, order: Order) -> None:
