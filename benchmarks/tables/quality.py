@@ -74,11 +74,17 @@ def imputation_error(
 
 
 def judge(
-    folder: Path, train: pd.DataFrame, test: pd.DataFrame, gaps: pd.DataFrame, target: str, seed: int = 0
+    folder: Path,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    gaps: pd.DataFrame,
+    target: str,
+    seed: int = 0,
+    draws: int | None = None,
 ) -> dict[str, Any]:
-    """All measures of one system; what it could not do is None."""
+    """All measures of one system; what it could not do is None. Of the imputations the first ``draws`` count."""
     synthetic = read_words(folder / "synthetic.csv")
-    fills = [read_words(path) for path in sorted(folder.glob("imputed-*.csv"))]
+    fills = [read_words(path) for path in sorted(folder.glob("imputed-*.csv"))[:draws]]
     near = tables.privacy(synthetic, train, test, seed=seed)
     return {
         "two_sample_auc": tables.two_sample_auc(test, synthetic, seed=seed),

@@ -17,7 +17,7 @@ from ancestral.tokenizers import Columns
     authors="Tiwald, Krchova, Sidorenko, Vargas Vieyra, Scriminaci, Platzer (2025)",
     tiny=dict(width=8, sums=12),
     toy="table",
-    claim=Claim("as good as the best tabular generators, faster to train and to draw from by far", "adult"),
+    claim=Claim("as good as the best tabular generators, faster to train and to draw from by far", "tables_adult"),
 )
 def tabular_argn(
     width: int = 64, sums: int = 96, depth: int = 1, dropout: float = 0.1, neighbours: int = 4, lists: bool = True
