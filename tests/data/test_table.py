@@ -148,3 +148,22 @@ def test_other_bad_tables(tmp_path):
 def test_latin_1_is_read_when_named(tmp_path):
     (tmp_path / "x.csv").write_bytes("a,b\nné,1\n".encode("latin-1"))
     assert read(tmp_path / "x.csv", encoding="latin-1").frame["a"].tolist() == ["né"]
+
+
+def test_codes_make_the_table_that_their_cells_make() -> None:
+    codes = np.array([2, 0, 2, 1, 0])
+    coded = {
+        "number": (codes, np.array(["1", "2.50", None, "odd"], dtype=object)),  # "odd" does not occur
+        "word": (codes, np.array(["a", "a", "", "b"], dtype=object)),
+    }
+    schema = {name: {"dtype": "csv"} for name in coded}
+    one = Table.from_codes(coded, schema, "csv")
+    other = Table.from_cells({name: cells[at] for name, (at, cells) in coded.items()}, schema, "csv")
+    for a, b in (
+        (one, other),
+        (one.with_form(one.form), other.with_form(other.form)),
+        (one.take([4, 0]), other.take([4, 0])),
+    ):
+        assert all((a.cells(name) == b.cells(name)).all() for name in coded)
+        assert a.native().equals(b.native())
+    assert str(one.native()["number"].dtype) == "float64"

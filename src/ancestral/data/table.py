@@ -64,6 +64,7 @@ class Table(Dataset):
         self.frame = frame.set_axis(columns, axis=1).reset_index(drop=True)
         self.separator, self.header, self.fields = separator, header, fields or {}
         self._cells: dict[str, np.ndarray] = {}
+        self._coded: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of a csv's columns: codes, distinct cells
         self.schema: dict[str, dict[str, Any]] = {}
         super().__init__(labels, classes, names, kind)
 
@@ -93,6 +94,24 @@ class Table(Dataset):
         series = {name: from_cells(column, schema[name]) for name, column in cells.items()}
         return cls(pd.DataFrame(series), kind=kind)
 
+    @classmethod
+    def from_codes(
+        cls, coded: dict[str, tuple[np.ndarray, np.ndarray]], schema: dict[str, dict[str, Any]], kind: str
+    ) -> Self:
+        """As :meth:`from_cells`, of columns as codes int64 ``[n]`` and the cells they stand for, object ``[m]``.
+
+        What is read of a csv's cells is then read of these only.
+        """
+        import pandas as pd
+
+        if any(schema[name] != CSV for name in coded):
+            return cls.from_cells({name: cells[codes] for name, (codes, cells) in coded.items()}, schema, kind)
+        full = {name: (codes, np.where(pd.isna(cells), "", cells)) for name, (codes, cells) in coded.items()}
+        series = {name: pd.Series(cells[codes], dtype=object, copy=False) for name, (codes, cells) in full.items()}
+        table = cls(pd.DataFrame(series, copy=False), kind=kind)
+        table._coded = full
+        return table
+
     def take(self, indices: Any) -> Self:
         index = positions(indices, len(self))
         return self.with_frame(self.frame.iloc[index], **self._shared(index))
@@ -116,6 +135,7 @@ class Table(Dataset):
             ).frame
         other.separator, other.header = form.get("separator", ","), bool(form.get("header", True))
         other.fields, other.numbered = dict(form.get("fields", {})), bool(form.get("numbered", False))
+        other._coded = dict(self._coded) if other.kind == "csv" else {}
         return other
 
     def native(self) -> Any:
@@ -124,7 +144,7 @@ class Table(Dataset):
         import pandas as pd
 
         if self.kind == "csv":
-            return pd.DataFrame({name: _as_read(self.cells(name)) for name in self.columns})
+            return pd.DataFrame({name: self._as_read(name) for name in self.columns}, copy=False)
         if self.kind in ("arrow", "polars", "parquet"):
             table = to_arrow(self.frame, self.fields)
             if self.kind == "parquet":
@@ -139,6 +159,19 @@ class Table(Dataset):
         if self.numbered and all(name.lstrip("-").isdigit() for name in self.columns):
             return self.frame.set_axis([int(name) for name in self.columns], axis=1)
         return self.frame
+
+    def _as_read(self, column: str) -> pandas.Series:
+        """The column that pandas reads of a csv with these cells; only distinct ones are parsed."""
+        import pandas as pd
+
+        if column in self._coded:
+            codes, cells = self._coded[column]
+            occurs = np.bincount(codes, minlength=len(cells)) > 0  # the others must not tell what the column is
+            return _parsed(list(cells[occurs])).take((occurs.cumsum() - 1)[codes]).reset_index(drop=True)
+        codes, distinct = pd.factorize(self.cells(column), use_na_sentinel=True)
+        # The missing cell's code is -1, which takes the last.
+        cells = ["" if c is None else c for c in (*distinct, *([None] if (codes < 0).any() else []))]
+        return _parsed(cells).take(codes).reset_index(drop=True)
 
     def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write csv, tsv (either may end in .gz) or parquet, as the suffix says."""
@@ -228,15 +261,12 @@ def _written(
     return out.getvalue()
 
 
-def _as_read(cells: np.ndarray) -> pandas.Series:
-    """The column that pandas reads of a csv with these cells; only distinct ones are parsed."""
+def _parsed(cells: list[str]) -> pandas.Series:
+    """The column that pandas reads of a csv with these cells."""
     import pandas as pd
 
-    codes, distinct = pd.factorize(cells, use_na_sentinel=True)
-    column = ["" if c is None else c for c in (*distinct, *([None] if (codes < 0).any() else []))]
-    text = _written(([c] for c in column), [column], ",", ["column"])
-    parsed = pd.read_csv(io.StringIO(text), skip_blank_lines=False)["column"]
-    return parsed.take(codes).reset_index(drop=True)
+    text = _written(([c] for c in cells), [cells], ",", ["column"])
+    return pd.read_csv(io.StringIO(text), skip_blank_lines=False)["column"]
 
 
 def table_like(cells: dict[str, np.ndarray], schema: dict[str, dict[str, Any]], form: dict[str, Any]) -> Table:

@@ -215,18 +215,17 @@ class Columns(Tokenizer):
         Raises:
             StreamError: the escapes do not belong to the values.
         """
-        cells = self._cells(values, escapes, self.schema)
-        return Table.from_cells(cells, self.schema, self.form["kind"]).with_form(self.form)
+        if escapes:
+            table = Table.from_cells(self._cells(values, escapes, self.schema), self.schema, self.form["kind"])
+        else:
+            table = Table.from_codes(self._coded(self._array(values)), self.schema, self.form["kind"])
+        return table.with_form(self.form)
 
     def _cells(self, values: Tensor, escapes: bytes, schema: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
         """Cells of every column, as a table of this ``schema`` has them."""
-        array = values.detach().cpu().numpy().astype(np.int64).reshape(-1, self.space.n)
-        if len(array) and ((array < 0).any() or (array >= np.array(self.space.sizes)).any()):
-            raise DataError("the values are not those of this table's sites; they lie outside the sizes of its space")
+        array = self._array(values)
         cells: dict[str, np.ndarray] = {}
-        for name, sites in self.columns.items():
-            distinct, codes = _rows(array[:, sites], self._codecs[name].sizes)
-            written = self._codecs[name].decode(distinct)
+        for name, (codes, written) in self._coded(array).items():
             if schema[name] != self.schema[name]:
                 written[:] = [as_given(c, self.schema[name], schema[name]) for c in written]
             cells[name] = written[codes]
@@ -234,6 +233,25 @@ class Columns(Tokenizer):
             for (row, name), cell in zip(places := self._escaped(array), _unpack(escapes, len(places))):
                 cells[name][row] = cell
         return cells
+
+    def _array(self, values: Tensor) -> np.ndarray:
+        """The values as int64 ``[n, N]``.
+
+        Raises:
+            DataError: some are no symbols of their sites.
+        """
+        array = values.detach().cpu().numpy().astype(np.int64).reshape(-1, self.space.n)
+        if len(array) and ((array < 0).any() or (array >= np.array(self.space.sizes)).any()):
+            raise DataError("the values are not those of this table's sites; they lie outside the sizes of its space")
+        return array
+
+    def _coded(self, array: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of every column codes int64 ``[n]`` and the cells they stand for, object ``[m]``."""
+        coded = {}
+        for name, sites in self.columns.items():
+            distinct, codes = _rows(array[:, sites], self._codecs[name].sizes)
+            coded[name] = codes, self._codecs[name].decode(distinct)
+        return coded
 
     def encode_exact(self, dataset: Dataset) -> tuple[Tensor, bytes]:
         values, escapes = self.encode_with_escapes(dataset)
