@@ -107,16 +107,15 @@ class Finite(Leaf):
         return Finite(torch.where(mine.isneginf(), mine, pushed))
 
 
-def draw_categories(log_probs: Tensor, noise: Noise) -> Tensor:
+def draw_categories(log_probs: Tensor, noise: Noise, dtype: torch.dtype = torch.float64) -> Tensor:
     """One category per site by inverting the cumulative distribution: int64 ``[B, S]``.
 
     Args:
         log_probs: float ``[B, S, K]``, normalised or not.
         noise: one stream per item.
+        dtype: that probabilities are cumulated in; single precision is as exact as the logits for some 100 categories.
     """
-    # Few categories are cumulated in single precision: their edges are then as exact as the logits.
-    dtype = torch.float32 if log_probs.shape[-1] <= 256 else torch.float64
-    edges = torch.softmax(log_probs, -1, dtype=torch.float32).cumsum(-1, dtype=dtype)
+    edges = torch.softmax(log_probs, -1).cumsum(-1, dtype=dtype)
     total = edges[..., -1:]
     # Rounding up to the total would reach an impossible category; below it the first higher edge has mass.
     u = noise.uniform(edges.shape[1])[..., None].to(dtype).mul_(total)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral.heads.base import Finite, Head
+from ancestral.heads.base import Finite, Head, draw_categories
 from ancestral.noise import Noise
 from ancestral.space import Space
 
@@ -18,6 +18,7 @@ DIGIT_PRIORS = tuple(2.0**k for k in range(-6, 11))
 """Pseudo-counts per symbol among which the evidence chooses."""
 UNFORESEEN = 1e-4
 """Pseudo-count of entries that no list has."""
+_FEW = 256
 
 
 class Ragged(Finite):
@@ -38,6 +39,13 @@ class Ragged(Finite):
         columns = zip(self._features.unbind(1), self._sites.tolist(), values.unbind(1))
         maps = self._head.maps()
         return torch.stack([self._head.site_log_prob(f, site, v, maps) for f, site, v in columns], 1)
+
+
+class Narrow(Finite):
+    """At most a few hundred categories, which single precision cumulates well enough."""
+
+    def draw(self, noise: Noise) -> Tensor:
+        return draw_categories(self.logits, noise, torch.float32)
 
 
 class Counted(Finite):
@@ -214,7 +222,8 @@ class RaggedCategorical(Head):
         if len(sites) == 1 and int(sites[0]) in self._counted:
             return Counted(self, features[:, 0], int(sites[0]))
         if len(sites) == 1:
-            return Finite(self.site_logits(features[:, 0], int(sites[0]))[:, None])
+            few = self._sizes[int(sites[0])] <= _FEW
+            return (Narrow if few else Finite)(self.site_logits(features[:, 0], int(sites[0]))[:, None])
         return Ragged(self, features, sites)
 
 
