@@ -254,8 +254,9 @@ class Model:
         check_guidance(guidance, told)
         if split_given(given)[1]:
             values = draw_given(
-                self, n, given, told.label, seed, first, self._order(order, n), decoder, guidance, batch_size, options
-            )
+                self, n, given, told.label, seed, first, self._order(order, n), decoder, guidance,
+                batch_size or 256, options,
+            )  # fmt: skip
         elif given is not None:
             row, known = self.tokenizer.given(given)
             values = self._complete(

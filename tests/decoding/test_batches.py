@@ -43,7 +43,10 @@ def threads() -> Iterator[None]:
 
 
 def drawn(generator: Generator, n: int, batch_size: int | None) -> torch.Tensor:
-    numbers, told = torch.arange(n), {"seed": 3, "condition": Condition(), "order": None, "guidance": 0.0, "options": {}}
+    numbers, told = (
+        torch.arange(n),
+        {"seed": 3, "condition": Condition(), "order": None, "guidance": 0.0, "options": {}},
+    )
     return draw_values(generator, Ancestral(), numbers, batch_size=batch_size, **told)  # type: ignore[arg-type]
 
 
