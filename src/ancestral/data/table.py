@@ -170,8 +170,8 @@ class Table(Dataset):
             return _parsed(list(cells[occurs])).take((occurs.cumsum() - 1)[codes]).reset_index(drop=True)
         codes, distinct = pd.factorize(self.cells(column), use_na_sentinel=True)
         # The missing cell's code is -1, which takes the last.
-        cells = ["" if c is None else c for c in (*distinct, *([None] if (codes < 0).any() else []))]
-        return _parsed(cells).take(codes).reset_index(drop=True)
+        words = ["" if c is None else c for c in (*distinct, *([None] if (codes < 0).any() else []))]
+        return _parsed(words).take(codes).reset_index(drop=True)
 
     def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write csv, tsv (either may end in .gz) or parquet, as the suffix says."""
