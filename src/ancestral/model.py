@@ -34,6 +34,8 @@ from ancestral.inputs import check_guidance, condition_of, order_for, split_gaps
 from ancestral.networks.base import Network
 from ancestral.noise import item_seeds
 from ancestral.order import Order, OrderPolicy
+from ancestral.quantisation import FineQuant
+from ancestral.quantisation.weights import weights
 from ancestral.scores import LogProb
 from ancestral.space import Condition, Space
 from ancestral.storage import load_model, save_model
@@ -61,6 +63,7 @@ class Model:
         context: for models of long streams, symbols of a window that are seen but not predicted again when the
             window moves on; by default half.
         mixture: what is mixed into the predictions of long streams.
+        quantisation: what the weights are rounded to once training is over.
     """
 
     recipe: Recipe | None = None
@@ -80,8 +83,9 @@ class Model:
         training: dict[str, Any] | None = None,
         context: int | None = None,
         mixture: NGramMixture | None = None,
+        quantisation: FineQuant | None = None,
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.quantisation = tokenizer, quantisation
         self._parts = (network, head, order, objective, label_dropout, mixture)
         self.decoder: Decoder = decoder or Ancestral()
         self.training = training or {}
@@ -194,6 +198,8 @@ class Model:
         finally:
             self.generator.eval()
             self.generator.settle()
+        if self.quantisation is not None:
+            self.quantisation.apply(self.generator)
         fit_mixture(self.generator, self.tokenizer, dataset, held, share or 0.0, self.context, seed)
         return self
 
@@ -436,6 +442,23 @@ class Model:
 
         return self._give(decompress(self, blob, progress), as_dataset)
 
+    def quantise(self, bits: int = 4, **options: Any) -> Model:
+        """Store the weights of linear maps and tables in few bits, here; returns the model.
+
+        Scores, samples and codes are those of the rounded weights from then on, and :meth:`save` keeps them so.
+
+        Args:
+            bits: 8 or 4.
+            options: ``group``, ``shrink``, ``smallest``, ``embeddings``, ``search`` of
+                :class:`ancestral.quantisation.FineQuant`.
+
+        Raises:
+            UnsupportedError: the weights are quantised already.
+            ValueError: impossible settings.
+        """
+        FineQuant(bits, **options).apply(self.generator)
+        return self
+
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write a folder; see :func:`ancestral.storage.save_model`."""
         save_model(self, path, overwrite)
@@ -452,8 +475,8 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
-        return sum(p.numel() for p in self.generator.parameters())
+        """Number of weights, however many bits they are stored in."""
+        return weights(self.generator)
 
     @property
     def context(self) -> int:

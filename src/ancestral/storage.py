@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.files import atomic_path
+from ancestral.quantisation.weights import follow, plans
 from ancestral.version import __version__
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def save_model(model: Model, path: str | Path, overwrite: bool = False) -> None:
         "config": model.config,
         "tokenizer": model.tokenizer.state(),
         "space": model.generator.space.to_json(),
+        "quantised": plans(model.generator),
     }
     with atomic_path(path, directory=True, overwrite=overwrite, ours="model.json") as folder:
         text = json.dumps(content, indent=2, ensure_ascii=False)
@@ -141,6 +143,7 @@ def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
             model.tokenizer = Tokenizer.from_state(state)
         _load_weights(model.tokenizer, path)
         model.build()
+        follow(model.generator, content.get("quantised", {}))
         model.generator.load_state_dict(weights)
     except FileNotFoundError as error:
         raise DataError(f"{path} is not a saved model: {Path(error.filename or path).name} is missing") from error

@@ -50,7 +50,9 @@ class Track:
         self.draw = Draw(Noise(torch.zeros(1, dtype=torch.int64)), **(options or {}))
         self.passes = 0
         network = generator.network
-        self._cached = isinstance(network, CausalTransformer) and network.site_per_place
+        # Nothing can be taken back of a compressed memory.
+        plain = isinstance(network, CausalTransformer) and network.site_per_place
+        self._cached = plain and network.keeping is None
         self._state: list[KeyValues] = []
         self._wide: list[KeyValues] = []  # of several candidates, until one of them is kept
         self._places = 0

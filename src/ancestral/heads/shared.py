@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ancestral.heads.base import Finite, Head
 from ancestral.networks.base import Network, ValueEmbedding
+from ancestral.quantisation import Quantised
 from ancestral.space import Space
 
 
@@ -34,4 +35,7 @@ class Shared(Head):
     def forward(self, features: Tensor, sites: Tensor) -> Finite:
         embed = self._owner[0].embed
         assert isinstance(embed, ValueEmbedding)
-        return Finite(F.linear(features, embed.table.weight))
+        table = embed.table
+        if isinstance(table, Quantised):
+            return Finite(table.product(features))
+        return Finite(F.linear(features, table.weight))

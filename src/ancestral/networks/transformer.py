@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ancestral.networks.base import Cache, ConditionEmbedding, Network, Sequence
 from ancestral.networks.compiled import Kept, compiled_mix, compiled_rows
 from ancestral.networks.fused import feed_forward, rms_norm, turn_heads
 from ancestral.order import Order
+from ancestral.quantisation.caches import Keeping, parts
 from ancestral.space import Condition, Space
 
 
@@ -51,10 +52,11 @@ class SwiGLU(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.dropout):
+        plain = type(self.inner) is nn.Linear and self.inner.bias is None  # neither quantised nor biased
+        if plain and not (self.training and self.dropout):
             return feed_forward(x, self.inner.weight, self.outer.weight)
         gate, up = self.inner(x).chunk(2, -1)
-        return self.outer(F.dropout(F.silu(gate) * up, self.dropout))
+        return self.outer(F.dropout(F.silu(gate) * up, self.dropout, self.training))
 
 
 class Rotary(nn.Module):
@@ -225,6 +227,8 @@ class CausalTransformer(SequenceNetwork):
     """
 
     shortens = True
+    keeping: Keeping | None = None
+    """How keys and values are kept (:func:`ancestral.quantisation.keep`); None: in full."""
 
     def __init__(
         self,
@@ -279,7 +283,8 @@ class CausalTransformer(SequenceNetwork):
         if found is not None:
             return found
         begin, end = places
-        rotation = self._rotation(sites)
+        if self.keeping is not None and not self.training:
+            return self._mix_in_parts(inputs, places, sites, order, state, self.keeping)
         causal = order.sequential and begin == 0 and end > 1
         mask = None
         if not order.sequential:
@@ -293,13 +298,53 @@ class CausalTransformer(SequenceNetwork):
             mask = (
                 torch.arange(end, device=inputs.device)[None] <= torch.arange(begin, end, device=inputs.device)[:, None]
             )
-        x = inputs
+        return self._layers(inputs, sites, mask, causal, state, lambda k: KeyValues(k, order.n))
+
+    def _mix_in_parts(
+        self,
+        inputs: Tensor,
+        places: tuple[int, int],
+        sites: Tensor,
+        order: Order,
+        state: Any,
+        keeping: Keeping,
+    ) -> tuple[Tensor, Any]:
+        """:meth:`mix` one buffer at a time: a place sees those before its part as they have been kept."""
+        begin, end = places
+        state = [] if state is None else state
+        of = torch.arange(order.n) if order.sequential else order.set_of_place
+        features = []
+        for a, b in parts(order, begin, end, keeping.buffer):
+            here = of[a:b].to(inputs.device)
+            own = here[None] <= here[:, None]
+            if self.blind:
+                own = (here[None] < here[:, None]) | torch.eye(b - a, dtype=torch.bool, device=inputs.device)
+            mask = None if bool(own.all()) else own
+            x, state = self._layers(
+                inputs[:, a - begin : b - begin], sites[..., a - begin : b - begin], mask, False, state, keeping.start
+            )
+            features.append(x)
+        return torch.cat(features, 1) if len(features) > 1 else features[0], state
+
+    def _layers(
+        self,
+        x: Tensor,
+        sites: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        state: Any,
+        start: Callable[[Tensor], Any],
+    ) -> tuple[Tensor, Any]:
+        """All layers over ``x`` ``[B, T, D]``; a mask of fewer columns than there are keys is that of the last."""
+        rotation = self._rotation(sites)
         for number, block in enumerate(self.blocks):
             q, k, v = block.project(x, rotation)
             if state is not None:
                 if number == len(state):
-                    state.append(KeyValues(k, order.n))
+                    state.append(start(k))
                 k, v = state[number].append(k, v)
+            if mask is not None and mask.shape[1] < k.shape[2]:
+                mask = F.pad(mask, (k.shape[2] - mask.shape[1], 0), value=True)
             x = block.finish(x, block.attend(q, k, v, mask, causal))
         return self.norm(x), state
 
