@@ -24,6 +24,7 @@ from ancestral.laws import chi_square
 from ancestral.networks import CausalTransformer, LanguageTransformer, QueryTransformer, Recurrent
 from ancestral.noise import Noise
 from ancestral.order import Order, RandomOrders
+from ancestral.quantisation import FineQuant, rounded
 from ancestral.recipes.toys import enumerate_values
 from ancestral.space import Condition, Space
 
@@ -67,9 +68,9 @@ class _Never:
         self.order = order
 
     def propose(self, values: Tensor, first: int, count: int, rows: int, noise: Noise) -> Proposal:
-        values = values.clone()
+        values = values.expand(rows, -1).clone()
         for k in range(first, first + count):
-            values[0, self.order.sets[k]] = 2
+            values[:, self.order.sets[k]] = 2
         return Proposal(values, None, count)
 
     def keep(self, sets: int, row: int) -> None:
@@ -154,6 +155,35 @@ def test_the_target_itself_is_always_accepted(kind: str, candidates: int) -> Non
     decoder(target, Request(Noise.of(0, 5)))
     assert decoder.report.acceptance == 1
     assert decoder.report.passes == 5 * 3  # 3 + 3 + 1 sets, or 1 + 3 + 3
+
+
+@pytest.mark.parametrize("kind", ["causal", "recurrent"])
+def test_candidates_that_are_never_accepted(kind: str) -> None:
+    target = without(built(kind), 2)
+    decoder = Speculative(Never(), ahead=2, candidates=3)
+    drawn = decoder(target, Request(Noise.of(13, 250)))
+    assert chi_square(drawn, *table(target)) > SMALLEST_P
+    assert decoder.report.accepted == 0 and decoder.report.passes == decoder.report.sets == 3 * 250
+
+
+def test_a_rounded_self_drafts_and_stops_where_it_is_unsure() -> None:
+    target = built(space=Space((5,), 3))
+    draft = rounded(target, FineQuant(4))
+    assert all(a is b for a, b in zip(draft.head.parameters(), target.head.parameters(), strict=True))
+    eager, careful = (Speculative(SmallModel(draft, sure=s), ahead=3) for s in (0.0, 0.6))
+    for decoder in (eager, careful):
+        drawn = decoder(target, Request(Noise.of(14, 250)))
+        assert chi_square(drawn, *table(target)) > SMALLEST_P
+    assert 0.7 < eager.report.acceptance < 1
+    assert 0 < careful.report.drafted < eager.report.drafted
+
+
+def test_repetitions_may_have_to_be_longer() -> None:
+    target = built(space=Space((20,), 3))
+    short, long = Speculative(Lookup(3)), Speculative(Lookup(3, least=3))
+    for decoder in (short, long):
+        decoder(target, Request(Noise.of(15, 10)))
+    assert 0 < long.report.drafted < short.report.drafted
 
 
 @pytest.mark.parametrize(("kind", "draft"), [("causal", "small"), ("query", "lookup")])

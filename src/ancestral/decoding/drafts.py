@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,11 +68,17 @@ class Draft(Protocol):
 class SmallModel:
     """Drafts by another generator over the same values (Leviathan et al. 2022, arXiv:2211.17192).
 
+    It may be much smaller, or the target itself with rounded weights
+    (:func:`ancestral.quantisation.rounded`), which is nearly always right.
+
     Args:
-        generator: usually a much smaller one.
+        generator: the draft.
+        sure: drafting stops before a value that the draft finds no favourite for, one at least so probable; 0 to go
+            on.
     """
 
     generator: Generator
+    sure: float = 0.0
 
     def start(self, target: Generator, order: Order, condition: Condition, options: dict[str, Any]) -> Drafter:
         mine, theirs = self.generator.space, target.space
@@ -80,7 +87,7 @@ class SmallModel:
                 f"the draft's values ({mine.n} sites of {mine.largest} categories) are not the target's ({theirs.n} "
                 f"of {theirs.largest}); fit it with the same tokenizer"
             )
-        return ModelDrafter(Track(self.generator, order, condition, options))
+        return ModelDrafter(Track(self.generator, order, condition, options), self.sure)
 
 
 @dataclass(frozen=True)
@@ -89,20 +96,21 @@ class EarlyLayers:
 
     Args:
         layers: how many; they draft well if they were trained to (:class:`ancestral.objectives.EarlyExit`).
+        sure: as for :class:`SmallModel`.
     """
 
     layers: int
+    sure: float = 0.0
 
     def start(self, target: Generator, order: Order, condition: Condition, options: dict[str, Any]) -> Drafter:
-        return ModelDrafter(Track(early_exit(target, self.layers), order, condition, options))
+        return ModelDrafter(Track(early_exit(target, self.layers), order, condition, options), self.sure)
 
 
 class ModelDrafter:
     """Drafts by running another network along the order."""
 
-    def __init__(self, track: Track):
-        self.track = track
-        self._drafted = 0
+    def __init__(self, track: Track, sure: float = 0.0):
+        self.track, self.sure = track, sure
 
     @property
     def passes(self) -> int:
@@ -116,6 +124,9 @@ class ModelDrafter:
             # All candidates share the first distribution; afterwards each follows its own values from there.
             alike = values[:1] if k == first else values
             found = self.track.log_probs(alike, first if rows > 1 else k, k + 1)[-1].expand(rows, -1, -1)
+            # Whether to go on depends on what came before the value, not on the value: what is drafted stays fair.
+            if self.sure and k > first and float(found.amax(-1).min()) < math.log(self.sure):
+                return Proposal(values, log_probs, k - first)
             size = found.shape[1]
             drawn = draw_categories(found.reshape(1, rows * size, -1), noise).reshape(rows, size)
             put(values, order.sets[k], drawn)
@@ -135,15 +146,17 @@ class Lookup:
     Other occurrences make other candidates, the latest first.
 
     Args:
-        longest: symbols that are looked for at first; fewer if there is no match, at least one.
+        longest: symbols that are looked for at first; fewer if there is no match.
+        least: symbols that have to match.
     """
 
     longest: int = 3
+    least: int = 1
 
     def start(self, target: Generator, order: Order, condition: Condition, options: dict[str, Any]) -> Drafter:
         if not order.sequential:
             raise UnsupportedError("looking up repetitions needs an order of single sites")
-        return _LookupDrafter(order, self.longest)
+        return _LookupDrafter(order, self.longest, self.least)
 
 
 class _LookupDrafter:
@@ -151,13 +164,13 @@ class _LookupDrafter:
     def passes(self) -> int:
         return 0
 
-    def __init__(self, order: Order, longest: int):
-        self.order, self.longest = order, longest
+    def __init__(self, order: Order, longest: int, least: int = 1):
+        self.order, self.longest, self.least = order, longest, least
 
     def propose(self, values: Tensor, first: int, count: int, rows: int, noise: Noise) -> Proposal:
         seen = values[0, self.order.permutation[:first]]
         found: list[Tensor] = []
-        for size in range(min(self.longest, first - 1), 0, -1):
+        for size in range(min(self.longest, first - 1), self.least - 1, -1):
             windows = seen[:-1].unfold(0, size, 1)
             matches = torch.nonzero((windows == seen[-size:]).all(1))[:, 0].flip(0)
             for start in (matches + size).tolist():

@@ -81,12 +81,13 @@ class Track:
                 self._state, self._places = state, end
             else:
                 self._wide = state
-            sets = [features[:, order.starts[k] - begin : order.starts[k + 1] - begin] for k in range(first, last)]
+            features = features[:, order.starts[first] - begin :]
         else:
-            features = network(values, order, told)
-            sets = [features[:, order.sets[k]] for k in range(first, last)]
+            features = network(values, order, told)[:, order.permutation[order.starts[first] : end]]
         self.passes += 1
-        return [self._at(f, order.sets[k]) for f, k in zip(sets, range(first, last), strict=True)]
+        # All sets at once: a large vocabulary's weights are read once.
+        found = self._at(features, order.permutation[order.starts[first] : end])
+        return list(found.split(order.sizes[first:last], 1))
 
     def keep(self, sets: int, row: int = 0) -> None:
         """The values of the sets before ``sets - 1`` are final, as in the candidate ``row``; forget the rest."""

@@ -1,7 +1,14 @@
 """Fewer bits: weights and kept keys and values on coarse grids."""
 
 from ancestral.quantisation.caches import Dropping, Full, Gear, keep, kept_bytes
-from ancestral.quantisation.weights import FineQuant, Quantised, QuantisedEmbedding, QuantisedLinear, stored_bytes
+from ancestral.quantisation.weights import (
+    FineQuant,
+    Quantised,
+    QuantisedEmbedding,
+    QuantisedLinear,
+    rounded,
+    stored_bytes,
+)
 
 __all__ = [
     "Dropping",
@@ -13,5 +20,6 @@ __all__ = [
     "QuantisedLinear",
     "keep",
     "kept_bytes",
+    "rounded",
     "stored_bytes",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.quantisation.grids import BLOCK, from_symmetric, pack_rows, ranges, round_symmetric, unpack_rows
+
+if TYPE_CHECKING:
+    from ancestral.generator import Generator
 
 
 class Quantised(nn.Module):
@@ -169,6 +173,19 @@ class FineQuant:
             found = True
         if not found:
             raise UnsupportedError("this model has no linear maps or tables whose weights could be quantised")
+
+
+def rounded(generator: Generator, how: FineQuant) -> Generator:
+    """The same generator with rounded weights; whatever is not rounded is shared with it.
+
+    Args:
+        generator: stays as it is.
+        how: how weights are rounded.
+    """
+    shared = [*generator.parameters(), *generator.buffers()]
+    made = copy.deepcopy(generator, {id(t): t for t in shared})
+    how.apply(made)
+    return made
 
 
 def _plain(root: nn.Module) -> list[tuple[nn.Module, str, nn.Linear | nn.Embedding]]:
