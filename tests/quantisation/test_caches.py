@@ -17,6 +17,7 @@ from ancestral.generator import Generator
 from ancestral.heads import Categorical
 from ancestral.laws.features import check_causality, check_incremental
 from ancestral.networks import CausalTransformer, LanguageTransformer, QueryTransformer
+from ancestral.networks.slots import slots
 from ancestral.noise import Noise
 from ancestral.order import Order, RandomOrders
 from ancestral.quantisation import Dropping, Full, Gear, keep, kept_bytes
@@ -161,6 +162,18 @@ def test_speculation_follows_the_compressed_model() -> None:
     keep(generator, Gear(2, 8, 0, 0, 4))
     request = Request(Noise.of(0, 2), options={"temperature": 0})
     assert torch.equal(Speculative(Lookup(), ahead=3)(generator, request), Ancestral()(generator, request))
+
+
+def test_rows_that_come_and_go_follow_the_compressed_model() -> None:
+    generator = built(CausalTransformer(16, 2, targets=False), 8)
+    keep(generator, Gear(2, 8, 0, 0, 2))
+    order, values = Order.raster(8), torch.randint(0, 5, (2, 8), generator=torch.Generator().manual_seed(2))
+    found = slots(generator.network, order, 2)
+    cache = generator.network.start(2, order, None, values, 4)
+    generator.network.step(cache)
+    found.join(cache)
+    features = found.step(values[:, 4:5])
+    torch.testing.assert_close(features[:, 0], generator.network(values, order)[:, 5], atol=1e-5, rtol=0)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

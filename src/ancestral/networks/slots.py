@@ -19,7 +19,8 @@ from ancestral.space import Condition
 
 def slots(network: Network, order: Order, capacity: int) -> Slots:
     """Room for up to ``capacity`` items that each stand at a place of their own along ``order``; see :class:`Slots`."""
-    kind = KeyValueSlots if isinstance(network, CausalTransformer) else Slots
+    plain = isinstance(network, CausalTransformer) and network.keeping is None
+    kind = KeyValueSlots if plain else Slots
     return kind(network, order, capacity)
 
 
