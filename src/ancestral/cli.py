@@ -18,6 +18,7 @@ import tyro
 from ancestral.commands.drawing import complete, sample
 from ancestral.commands.models import check, fit, info, quickstart, recipes
 from ancestral.commands.oddities import anomalies
+from ancestral.commands.quantising import quantise
 from ancestral.commands.reporting import report
 from ancestral.commands.scoring import compress, decompress, score
 from ancestral.commands.serving import serve
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "study": study,
     "quickstart": quickstart,
     "info": info,
+    "quantise": quantise,
 }
 
 EXAMPLES = {
@@ -81,6 +83,7 @@ EXAMPLES = {
     "study": "  ancestral study model-collapse-accumulate --set generations=5",
     "quickstart": "  ancestral quickstart --minutes 0.5 --out try",
     "info": "  ancestral info digits.ancestral --json",
+    "quantise": "  ancestral quantise novel.ancestral --bits 4 --out small.ancestral",
 }
 
 

@@ -454,9 +454,13 @@ class Model:
 
         Raises:
             UnsupportedError: the weights are quantised already.
-            ValueError: impossible settings.
+            DataError: impossible settings.
         """
-        FineQuant(bits, **options).apply(self.generator)
+        try:
+            how = FineQuant(bits, **options)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the weights cannot be quantised so: {error}") from error
+        how.apply(self.generator)
         return self
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:

@@ -162,6 +162,18 @@ def test_info(place, capsys):
     assert code == 0 and "64 (8 x 8), 17 values each" in out and "complete" in out
 
 
+def test_quantised_models_are_smaller_and_usable(place, tmp_path, capsys):
+    model, small = place / "digits.ancestral", tmp_path / "small"
+    found = answer(capsys, "quantise", model, "--bits", "4", "--out", small)
+    assert found["bytes"] < 0.5 * found["bytes_before"] and found["parameters"] == ancestral.load(small).parameters
+    assert answer(capsys, "info", small)["bytes"] < answer(capsys, "info", model)["bytes"]
+    answer(capsys, "sample", small, "-n", 2, "--out", tmp_path / "two.npz")
+    code, _, err = run(capsys, "quantise", small, "--out", tmp_path / "again")
+    assert code == 2 and "already" in err
+    code, _, err = run(capsys, "quantise", model, "--group", "-3", "--out", tmp_path / "again")
+    assert code == 2 and "group=-3" in err
+
+
 def test_recipes_listing_filters_and_details(capsys):
     everything = answer(capsys, "recipes")
     assert {r["id"] for r in everything} == set(ancestral.recipes()) | set(studies())
