@@ -350,7 +350,7 @@ def keep(root: nn.Module, how: Keeping | None) -> None:
     """
     from ancestral.networks.transformer import CausalTransformer
 
-    found = [module for module in root.modules() if isinstance(module, CausalTransformer)]
+    found = [m for m in root.modules() if isinstance(m, CausalTransformer) and m.site_per_place]
     if not found:
         raise UnsupportedError("only causal transformers keep keys and values that can be compressed")
     for network in found:
