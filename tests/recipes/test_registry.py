@@ -70,8 +70,8 @@ def test_ids_are_unique_and_every_file_has_one() -> None:
     found = [record.id for path in files for record in read_records(path)]
     assert sorted(found) == sorted(set(found)) == sorted(IDS)
     for path in files:
-        studies = read_records(path, kind="study")
-        assert len(read_records(path)) + len(studies) == 1, f"{path.name} holds one system"
+        count = sum(len(read_records(path, kind=kind)) for kind in ("recipe", "study", "feature_network"))
+        assert count == 1, f"{path.name} holds one system"
 
 
 @pytest.mark.parametrize(

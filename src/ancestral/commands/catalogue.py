@@ -12,7 +12,7 @@ from typing import Any
 
 from ancestral.commands import console
 from ancestral.errors import DataError
-from ancestral.recipes.registry import Recipe, catalogue, find, studies
+from ancestral.recipes.registry import Recipe, catalogue, feature_networks, find, studies
 from ancestral.recipes.results import RESULTS, read_results, verdict
 
 
@@ -39,7 +39,7 @@ def listing(modality: str | None, search: str | None, as_json: bool) -> None:
     Raises:
         DataError: a modality that no recipe has.
     """
-    known = [*catalogue().values(), *studies().values()]
+    known = [*catalogue().values(), *studies().values(), *feature_networks().values()]
     kinds = sorted({r.modality for r in known})
     if modality is not None:
         wanted = modality.lower()
@@ -82,7 +82,8 @@ def details(name: str, as_json: bool) -> None:
     Raises:
         DataError: no such recipe.
     """
-    recipe = studies()[name] if name in studies() else find(name)
+    others = studies() | feature_networks()
+    recipe = others[name] if name in others else find(name)
     arguments, text = _source(recipe)
     measured = verdict(recipe, read_results()) if RESULTS.is_dir() else ""
     if as_json:
@@ -109,7 +110,8 @@ def details(name: str, as_json: bool) -> None:
     if arguments:
         out.print("arguments (change them with --set NAME=VALUE):", markup=False)
         console.facts([(f"  {label}", "required" if v is None else v) for label, v in arguments.items()])
-    command = f"study {name}" if recipe.modality == "study" else f"fit DATA --recipe {name}"
+    commands = {"study": f"study {name}", "features": f"report MODEL IMAGES --features {name}"}
+    command = commands.get(recipe.modality, f"fit DATA --recipe {name}")
     out.print(f"\nnext:  ancestral {command}", markup=False)
 
 

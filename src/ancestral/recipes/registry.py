@@ -171,6 +171,19 @@ def study(id: str, **record: Any) -> Callable[[Callable[..., Any]], Callable[...
     return mark
 
 
+def feature_network(id: str, **record: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark the function below as the feature network ``id``, by which images are compared.
+
+    The record is that of a recipe. The function's arguments are its configuration; it returns an
+    :class:`ancestral.evaluation.features.FeatureNetwork`.
+    """
+
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
+    return mark
+
+
 def read_records(path: Path, modality: str = "", kind: str = "recipe") -> list[Recipe]:
     """The recipes that a Python file defines, or what another decorator marks, read without running it.
 
@@ -273,9 +286,18 @@ def catalogue() -> dict[str, Recipe]:
 
 def studies() -> dict[str, Recipe]:
     """All studies of the package by id, sorted; their ``build`` runs them."""
-    folder = Path(__file__).parent / "study"
-    paths = [p for p in sorted(folder.glob("*.py")) if not p.name.startswith("_")]
-    return {record.id: record for path in paths for record in read_records(path, "study", "study")}
+    return _others("study", "study")
+
+
+def feature_networks() -> dict[str, Recipe]:
+    """All feature networks of the package by id, sorted; their ``build`` makes them."""
+    return _others("features", "feature_network")
+
+
+def _others(folder: str, kind: str) -> dict[str, Recipe]:
+    """What another decorator marks in a folder of the package, by id, sorted."""
+    paths = [p for p in sorted((Path(__file__).parent / folder).glob("*.py")) if not p.name.startswith("_")]
+    return {record.id: record for path in paths for record in read_records(path, folder, kind)}
 
 
 def find(name: str | Path, inside: str = "") -> Recipe:
@@ -298,6 +320,8 @@ def find(name: str | Path, inside: str = "") -> Recipe:
     known = catalogue()
     if name in studies():
         raise DataError(f"{name} is a study, not a model; run it with `ancestral study {name}`")
+    if name in feature_networks():
+        raise DataError(f"{name} is a feature network, not a model; compare images by it with --features {name}")
     if name not in known:
         import difflib
 

@@ -1,0 +1,1 @@
+"""Feature networks that images are compared by."""
