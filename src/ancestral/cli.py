@@ -15,6 +15,7 @@ from typing import Any
 
 import tyro
 
+from ancestral.commands.comparing import compare
 from ancestral.commands.drawing import complete, sample
 from ancestral.commands.models import check, fit, info, quickstart, recipes
 from ancestral.commands.oddities import anomalies
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "decompress": decompress,
     "anomalies": anomalies,
     "report": report,
+    "compare": compare,
     "recipes": recipes,
     "check": check,
     "serve": serve,
@@ -68,7 +70,13 @@ EXAMPLES = {
     "compress": "  ancestral compress digits.ancestral test.npz --out test.anc --verify",
     "decompress": "  ancestral decompress digits.ancestral test.anc --out test.npz",
     "anomalies": "  ancestral anomalies adult.ancestral new.csv -n 50 --out odd.csv",
-    "report": "  ancestral report adult.ancestral test.csv --training train.csv --out report.html",
+    "report": """\
+  ancestral report adult.ancestral test.csv --training train.csv --out report.html
+  ancestral report mnist.ancestral test.npz --training train.npz --guidance 1""",
+    "compare": """\
+  ancestral compare mnist.npz --recipes llamagen,var,maskgit --minutes 5
+  ancestral compare adult.csv --recipes tabular-argn,nade --minutes 1 --out tables.html
+  ancestral compare novel.txt --recipes gpt,md4 --minutes 2 --set width=64 --json""",
     "recipes": """\
   ancestral recipes --modality image
   ancestral recipes --search "random order"

@@ -304,3 +304,63 @@ def _accuracy(network: FeatureNetwork, made: Images) -> Figure:
     note += "distance, it is no independent judge"
     value = class_accuracy(network, made)
     return Figure("class accuracy", value, "high", network.title, "the classes asked for", 0, len(made), note)
+
+
+def report(
+    model: Model,
+    data: Any,
+    training: Any = None,
+    *,
+    features: Any = "label-classifier",
+    teaching: dict[str, Any] | None = None,
+    samples: int = 1000,
+    guidance: float = 0.0,
+    most: int = 10_000,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda what: None,
+) -> ImageQuality:
+    """Judge a model of images by data that are read, with a feature network that is trained if need be.
+
+    Args:
+        model: fitted on images.
+        data: images that it was not trained on.
+        training: images that the feature network learns from; by default half of ``data``, which then is no part of the
+            reference set. A part of them gives the floors.
+        features, teaching: see :func:`ancestral.evaluation.features.feature_network`.
+        samples, guidance: of the draws.
+        most: at most so many real images are used.
+        seed: of everything.
+        say: told what is done next.
+
+    Raises:
+        DataError: too few images, or images of another size.
+    """
+    from ancestral.evaluation.features import feature_network
+
+    name = str(getattr(data, "name", "the data"))
+    whole, taught = model.read(data), None if training is None else model.read(training)
+    mixed = np.random.default_rng(seed).permutation(len(whole))
+    if taught is None:
+        half = len(whole) // 2
+        other, real = whole.take(mixed[:half]), whole.take(mixed[half:][:most])
+        source, reference = f"a random half of {name}", f"the other half of {name}"
+    else:
+        other, real = taught, whole.take(mixed[:most])
+        source, reference = str(getattr(training, "name", "the training images")), name
+    assert isinstance(other, Images) and isinstance(real, Images)
+    if min(len(real), len(other)) < 20:
+        raise DataError(f"{min(len(real), len(other))} images are too few to compare; give at least 20 (40 for halves)")
+    say("preparing the feature network")
+    network = feature_network(features, other, seed=seed, source=source, **(teaching or {}))
+    shuffled = other.take(np.random.default_rng(seed + 1).permutation(len(other)))
+    return measure(
+        model,
+        real,
+        network,
+        reference=reference,
+        other=shuffled,
+        samples=samples,
+        guidance=guidance,
+        seed=seed,
+        say=say,
+    )
