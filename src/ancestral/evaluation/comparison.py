@@ -174,7 +174,8 @@ def compare(
     known = read(test, kind, **(reading or {})).loaded() if test is not None else None
     train, held = (whole, known) if known is not None else _split(whole, seed)
     own = _settings(records, settings or {})
-    judge = _judge(train, held, name if known is None else f"{name}, test part", kind, samples, seed)
+    title = f"{name}, a tenth held out" if known is None else f"the test data of {name}"
+    judge = _judge(train, held, title, kind, samples, seed)
     if isinstance(judge, _Pictures):
         say("training the feature network")
         taught: dict[str, Any] = {} if feature_minutes is None else {"minutes": feature_minutes}
