@@ -35,8 +35,11 @@ def network() -> FeatureNetwork:
 @pytest.mark.parametrize("name", sorted(feature_networks()))
 def test_every_feature_network_of_the_catalogue_is_made_at_its_tiny_size(name: str) -> None:
     record = feature_networks()[name]
-    made = record.build(**record.config(**record.tiny))
-    assert isinstance(made, FeatureNetwork)
+    if name == "inception-v3":
+        with pytest.raises(DataError, match="not shipped"):
+            record.build(**record.config(**record.tiny))
+    else:
+        assert isinstance(record.build(**record.config(**record.tiny)), FeatureNetwork)
     with pytest.raises(DataError, match="feature network, not a model"):
         find(name)
 
