@@ -7,6 +7,7 @@ import json
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -41,6 +42,10 @@ class FeatureNetwork(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         FeatureNetwork._kinds[cls.__name__] = cls
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._references: WeakKeyDictionary[Images, np.ndarray] = WeakKeyDictionary()
 
     @property
     def ready(self) -> bool:
@@ -112,6 +117,12 @@ class FeatureNetwork(nn.Module):
             if logits is not None:
                 odds.append(torch.softmax(logits.double(), -1).cpu().numpy())
         return np.concatenate(found), np.concatenate(odds) if odds else None
+
+    def reference(self, images: Images) -> np.ndarray:
+        """Features of a reference set, measured once for as long as the set is in use."""
+        if images not in self._references:
+            self._references[images] = self.measure(images)[0]
+        return self._references[images]
 
     # -- saving
 
@@ -204,6 +215,7 @@ class Classifier(FeatureNetwork):
         if labels is not None:
             tensors["label"] = torch.from_numpy(labels)
         settings: dict[str, Any] = {"lr": 3e-3, "batch_size": 64, "ema": None, "quiet": True, **options}
+        self._references.clear()
         train(self.network, Items(**tensors), train_config(settings, seed, validated=False))
         self.classes = tuple(images.classes) if labels is not None else ()
         taught = "labels" if labels is not None else "rotations"

@@ -89,7 +89,7 @@ def figures(
     Raises:
         DataError: too few images, or images that the network does not take.
     """
-    theirs, _ = network.measure(real)
+    theirs = network.reference(real)
     found = _numbers(theirs, *network.measure(made), k, seed)
     floors: dict[str, float] = {}
     if other is not None and len(other) > max(k, 20):
