@@ -15,10 +15,8 @@ import hashlib
 import json
 import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from clock import processor_clock  # noqa: E402
 from image_data import TITLES, load  # noqa: E402
 from judge import Judge, judge  # noqa: E402
 
@@ -153,11 +152,6 @@ class Bench:
             "judge_accuracy_on_test": class_accuracy(self.judge, self.test),
             "feature_network_accuracy_on_test": class_accuracy(self.network, self.test),
         }
-
-
-def processor_clock() -> Any:
-    """Training budgets in processor time rather than wall-clock time."""
-    return mock.patch("ancestral.training.loop.time", types.SimpleNamespace(perf_counter=time.process_time))
 
 
 def sizes(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
