@@ -320,10 +320,11 @@ class _Pictures(_Judge):
         mixed = np.random.default_rng(self.seed).permutation(len(train))[: self.samples]
         found = figures(network, self.held, train.take(mixed), reference=self.reference, seed=self.seed)
         self.floor = {key: figure.value for key, figure in found.items()}
-        self.measures = {key: (f"{f.name}: {f.note}", f.best) for key, f in found.items()}
-        if network.classes:
-            self.measures["accuracy"] = ("share of images that the feature network puts in the class asked for", "high")
-        self.measures["bits"] = ("bits per pixel of images held out; with a learned tokenizer, per code", "low")
+        told = {"accuracy": ("share of images that the feature network puts in the class asked for", "high")}
+        measures = {key: (f.note, f.best) for key, f in found.items()} | (told if network.classes else {})
+        measures["bits"] = ("bits per pixel of images held out; with a learned tokenizer, per code", "low")
+        first = [key for key in ("frechet", "accuracy", "precision", "recall", "bits") if key in measures]
+        self.measures = {key: measures[key] for key in [*first, *(k for k in measures if k not in first)]}
 
     def measure(self, model: Model, row: Contender, shown: int) -> None:
         from ancestral.evaluation.images import draw, measure

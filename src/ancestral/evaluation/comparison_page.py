@@ -30,7 +30,7 @@ main { max-width:72rem; }
 .wide th { vertical-align:bottom; } .wide td.n, .wide th.n { text-align:right; white-space:nowrap; padding-right:0;
   padding-left:1.1rem; }
 .wide td.top { font-weight:600; color:var(--accent); } .wide tr.real td { color:var(--soft); font-style:italic; }
-.wide a { color:inherit; text-decoration-color:var(--line); }
+.wide td:first-child { white-space:nowrap; } .wide a { color:inherit; text-decoration-color:var(--line); }
 .board { display:grid; grid-template-columns:repeat(auto-fill,minmax(15rem,1fr)); gap:1.8rem 1.6rem; }
 .board.text { grid-template-columns:repeat(auto-fill,minmax(22rem,1fr)); }
 .board figure { margin:0; min-width:0; } .board h3 { font-size:1rem; margin:0; font-weight:600; }
