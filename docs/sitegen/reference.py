@@ -33,6 +33,7 @@ ROOMS = (
     ("published", "Authors' checkpoints"),
     ("data", "Data"),
     ("training", "Training"),
+    ("evaluation", "Evaluation"),
     ("recipes.registry", "Recipe records"),
     ("recipes.toys", "Toy data"),
     ("serving", "Serving"),
