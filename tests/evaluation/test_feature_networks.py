@@ -130,6 +130,9 @@ def test_reconstructions_of_a_learned_tokenizer_are_measured(network: FeatureNet
     model = fit(bars(100), recipe="llamagen", **options)
     found = reconstruction(network, model, bars(50), reference="bars")
     assert found.value > 0 and found.real == found.made == 50
+    judged = measure(model, bars(50), network, reference="bars", samples=20, scored=8)
+    assert judged.tokenizer is not None and 0 < judged.tokenizer["used"] <= 1
+    assert judged.bits_of == "codes" and judged.figures["reconstruction"].made == 20
     lossless = fit(bars(50), recipe="conv-nade", width=8, depth=1, steps=1, quiet=True)
     assert reconstruction(network, lossless, bars(50), reference="bars").value == pytest.approx(0, abs=1e-9)
 

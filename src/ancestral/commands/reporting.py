@@ -137,5 +137,7 @@ def _images(
     for figure in found.figures.values():
         real = "" if figure.floor is None else f" (real images {figure.floor:.4g})"
         lines.append((figure.name, f"{figure.value:.4g}{real}"))
+    if found.tokenizer is not None and "used" in found.tokenizer:
+        lines.append(("codebook", f"{found.tokenizer['used']:.1%} of the codes in use"))
     lines.append(("drawing", f"{found.drawn.passes:g} forward passes, {found.drawn.seconds:.3g} s per image"))
     console.facts([*lines, *((f"no {what}", why) for what, why in found.notes.items())])

@@ -48,7 +48,7 @@ def page(quality: ImageQuality, title: str, card: Sequence[tuple[str, str]]) -> 
         _table(list(quality.figures.values())),
         *(f"<p class=note>No {escape(what)}: {escape(why)}</p>" for what, why in quality.notes.items()),
         "<div class=two><section><h2>Model</h2>",
-        pairs([*card, *_scores(quality)]),
+        pairs([*card, *_scores(quality), *_codes(quality)]),
         "</section><section><h2>Time</h2>",
         pairs(
             [
@@ -120,3 +120,13 @@ def _scores(quality: ImageQuality) -> list[tuple[str, str]]:
     kind = {"exact": "", "lower_bound": "at most ", "estimate": "about "}[quality.score_kind]
     of = "image" if quality.bits_of == "items" else f"image's {quality.bits_of}"
     return [("bits", f"{kind}{quality.bits:.1f} per {of} of the reference set")]
+
+
+def _codes(quality: ImageQuality) -> list[tuple[str, str]]:
+    found = quality.tokenizer
+    if found is None:
+        return []
+    rows = [("tokenizer", f"{found['psnr']:.1f} dB of signal to noise in reconstructions")]
+    if "used" in found:
+        rows.append(("codebook", f"{found['used']:.1%} of the codes in use, perplexity {found['perplexity']:.0f}"))
+    return rows

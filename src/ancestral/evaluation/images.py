@@ -198,6 +198,9 @@ class ImageQuality:
         guidance: of the draws.
         bits: mean bits per image of the reference set (or of its codes), None if not scored.
         bits_of, score_kind: what they are bits of, and whether they are exact.
+        tokenizer: of a learned one, how well images survive it and how much of its codebook is used; see
+            :meth:`ancestral.tokenizers.learned.Autoencoder.report`.
+        notes: what could not be measured, and why.
         seconds: (what, seconds).
     """
 
@@ -208,6 +211,7 @@ class ImageQuality:
     bits: float | None = None
     bits_of: str = "images"
     score_kind: str = "exact"
+    tokenizer: dict[str, float] | None = None
     notes: dict[str, str] = field(default_factory=dict)
     seconds: list[tuple[str, float]] = field(default_factory=list)
 
@@ -223,6 +227,7 @@ class ImageQuality:
             "bits_per_image": self.bits,
             "bits_of": self.bits_of,
             "score_kind": self.score_kind,
+            "tokenizer": self.tokenizer,
             "not_available": self.notes,
         }
 
@@ -291,6 +296,8 @@ def measure(
         found["reconstruction"] = timed(
             "reconstructing images", lambda: reconstruction(network, model, part, reference=reference)
         )
+        counted: Any = model.tokenizer
+        out.tokenizer = counted.report(part)
     if scored:
         scores = timed("scoring images", lambda: model.log_prob(real.take(slice(0, scored))))
         out.bits, out.score_kind, out.bits_of = float(-scores.mean() / np.log(2)), scores.kind, scores.of
