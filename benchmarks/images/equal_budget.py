@@ -240,7 +240,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=HERE.parent.parent / "build" / "equal_budget")
     parser.add_argument("--again", action="store_true", help="train recipes anew whose rows are there already")
     parser.add_argument("--list", action="store_true", help="print the ids that have no row yet, and do nothing")
-    parser.add_argument("--write", action="store_true", help="write the table of all rows that are there")
+    parser.add_argument("--write", action="store_true", help="only write the table of all rows that are there")
+    parser.add_argument("--rows-only", action="store_true", help="leave writing the table to a later call")
     given = parser.parse_args()
     given.guidance = [float(g) for g in given.guidance.split(",")]
     given.pixels = given.pixels.split(",")
@@ -260,6 +261,8 @@ def main() -> None:
         except AncestralError as error:
             write_json(place, {"failed": str(error)})
             print(f"{name} failed: {error}", flush=True)
+    if given.rows_only:
+        return
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     failed = {name: row["failed"] for name, row in found.items() if "failed" in row}
     write(bench, {name: row for name, row in found.items() if name not in failed}, failed)
