@@ -30,6 +30,7 @@ from judge import Judge, judge  # noqa: E402
 
 from ancestral.data import Images  # noqa: E402
 from ancestral.errors import AncestralError  # noqa: E402
+from ancestral.evaluation.distances import frechet_distance  # noqa: E402
 from ancestral.evaluation.features import FeatureNetwork, class_accuracy, feature_network  # noqa: E402
 from ancestral.evaluation.images import Figure, draw, figures, reconstruction  # noqa: E402
 from ancestral.evaluation.pictures import sheet  # noqa: E402
@@ -130,6 +131,7 @@ class Bench:
             accuracy = class_accuracy(self.judge, drawn.images, labels)
             row["draws"][f"{guidance:g}"] = {
                 "class_accuracy": accuracy,
+                "frechet_spread": self.spread(drawn.images),
                 **{key: figure.value for key, figure in found.items()},
                 "forward_passes_per_image": drawn.passes,
                 "processor_seconds_per_image": drawn.processor,
@@ -142,6 +144,13 @@ class Bench:
             row["rfid"] = reconstruction(self.network, model, part, reference=self.reference).value
         model.save(self.work / "models" / recipe.id, overwrite=True)
         return row
+
+    def spread(self, made: Images, draws: int = 12) -> float:
+        """Standard deviation of the Frechet distance over random choices, with replacement, of the drawn images."""
+        real, features = self.network.reference(self.test), self.network.measure(made)[0]
+        chance = np.random.default_rng(0)
+        chosen = (chance.integers(0, len(features), len(features)) for _ in range(draws))
+        return float(np.std([frechet_distance(real, features[c]) for c in chosen], ddof=1))
 
     def floor(self) -> dict[str, Any]:
         """The same figures of real training images in place of drawn ones, and the judge's accuracy on test images."""
@@ -162,9 +171,9 @@ def sizes(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
         if isinstance(config.get(name), int):
             out[name] = min(config[name], most)
     if "scales" in config:
-        # Sides of the code maps up to that of the latents.
+        # Its own sides of the code maps as far as they are smaller than that of the latents, which is the last.
         last = SIDE // (2 * given.patch)
-        out["scales"] = tuple(s for s in (1, 2, 3, 4, 6, 8, 12, 16) if s <= last)
+        out["scales"] = (*(s for s in config["scales"] if s < last), last)
     if "perceptual" in config:
         # The tokenizer's training goes to the autoencoder alone.
         out["perceptual"] = 0.0
