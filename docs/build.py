@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES, WORK, SITE = ROOT / "docs" / "pages", ROOT / "build" / "site-source", ROOT / "site"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from sitegen.decoders import decoders  # noqa: E402
 from sitegen.docstrings import markdown  # noqa: E402
 from sitegen.measured import measured_page  # noqa: E402
 from sitegen.pictures import orders_svg  # noqa: E402
@@ -58,7 +59,17 @@ def command_help() -> str:
     return "\n\n".join(f"## {name}\n\n```text\n{_help_of(name)}\n```" for name in COMMANDS)
 
 
-GENERATED = {"laws": laws_table, "help": command_help, "published": published_table}
+def decoder_tables() -> str:
+    """Decoders side by side, as recorded."""
+    return decoders(read_results())
+
+
+GENERATED = {
+    "laws": laws_table,
+    "help": command_help,
+    "published": published_table,
+    "decoders": decoder_tables,
+}
 """What written pages can ask for."""
 
 

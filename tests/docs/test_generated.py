@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
 
+from sitegen.decoders import decoders
 from sitegen.docstrings import inline, markdown, signature
 from sitegen.measured import measured_page
 from sitegen.pictures import orders_svg, panels
@@ -97,6 +98,22 @@ def test_misses_are_printed_like_hits() -> None:
     assert "**not reproduced**" in page
     assert "| a | ancestral | 1.5 |" in page
     assert "| a | other | 2 |" in page
+
+
+def test_decoders_are_compared_as_they_were_measured() -> None:
+    assert decoders({}).count("has recorded no result") == 2
+    row = {"drafter": "a draft", "refiner": "exact rejection", "calls": 0.5, "cpu_seconds": 1.25, "p_value": 0.31}
+    greedy = {"drafter": "a draft", "refiner": "greedy match", "calls": 0.25, "equals_greedy": False}
+    result = {
+        "verdict": "not reproduced",
+        "command": "python b.py",
+        "ours": {"bits_per_byte": 2.5, "plain": {"sampling": {"cpu_seconds": 3.0}}, "pairs": {"x": row, "y": greedy}},
+    }
+    page = decoders({"speculative-survey": result})
+    assert "| none | sampling | 1 | 3 | the model's |" in page
+    assert "| a draft | exact rejection | 0.5 | 1.25 | the model's (chi-square test: p = 0.31) |" in page
+    assert "| a draft | greedy match | 0.25 |  | **not** the greedy texts |" in page
+    assert "**not reproduced**" in page and "`python b.py`" in page
 
 
 def test_lineage_names_every_system_once() -> None:

@@ -51,4 +51,13 @@ def study(
     for name, rows in found.items():
         if isinstance(rows, dict):
             console.stdout().print(f"\n{name}", markup=False)
-            console.facts([(str(k), ", ".join(f"{x:.4g}" for x in v)) for k, v in rows.items() if isinstance(v, list)])
+            listed = [(str(k), ", ".join(f"{x:.4g}" for x in v)) for k, v in rows.items() if isinstance(v, list)]
+            nested = [(str(k), _words(v)) for k, v in rows.items() if isinstance(v, dict)]
+            if listed or nested:
+                console.facts(listed + nested)
+
+
+def _words(row: dict[str, Any]) -> str:
+    """A row of a table in one line: its numbers and truth values by name."""
+    shown = [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in row.items() if not isinstance(v, str)]
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -55,6 +55,15 @@ class Drafter(Protocol):
 
     def keep(self, sets: int, row: int) -> None:
         """The values before the set ``sets`` are final; up to its last accepted set they are candidate ``row``'s."""
+        ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A drafter that looks at what the target finds."""
+
+    def watch(self, first: int, found: list[Tensor]) -> None:
+        """The target's log-probabilities of the sets from ``first`` on, ``[R, S, K]`` each, given what was drafted."""
         ...
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ancestral.decoding.decoders import Request
-from ancestral.decoding.drafts import Draft, Drafter, Proposal
+from ancestral.decoding.drafts import Draft, Drafter, Proposal, Watching
 from ancestral.decoding.tracks import Track
 from ancestral.errors import UnsupportedError
 from ancestral.networks.base import put
@@ -141,7 +141,7 @@ class Speculative:
         for i in range(len(values)):
             told = request.condition.map(lambda t, i=i: t[i : i + 1])
             item = _Item(generator, order, told, request.options, self.draft, self.report, relax)
-            ends = _ends(generator, order, request)
+            ends = final_symbols(generator, order, request)
             item.run(self, values[i : i + 1], known, end, Noise(seeds[i : i + 1]), ends)
         self.report.seconds += time.perf_counter() - start
         return values
@@ -173,7 +173,7 @@ def prepare(generator: Generator, request: Request) -> tuple[Tensor, Order, int]
     return torch.where(request.known, request.given, values), order, known
 
 
-def _ends(generator: Generator, order: Order, request: Request) -> set[int]:
+def final_symbols(generator: Generator, order: Order, request: Request) -> set[int]:
     """Symbols behind which nothing is drawn."""
     ends = set() if request.ends is None else set(request.ends.tolist())
     if generator.space.stop is not None and order.is_raster:
@@ -233,6 +233,8 @@ class _Item:
         count = 0 if proposal is None else proposal.sets
         rows = values if proposal is None or not count else proposal.values
         found = self.track.log_probs(rows, k, k + count + 1)
+        if isinstance(self.drafter, Watching):
+            self.drafter.watch(k, found)
         alive, row = list(range(len(rows))), 0
         self.report.drafted += count
         over = False

@@ -1,7 +1,8 @@
-"""The ancestral sampler of absorbing diffusion: hidden sites are revealed at random times."""
+"""Hidden sites revealed at random times (absorbing diffusion), or drawn at once and the doubtful ones again."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from ancestral.decoding.decoders import Request
 from ancestral.decoding.walk import Draw
+from ancestral.errors import UnsupportedError
+from ancestral.heads.base import Finite
 from ancestral.objectives import AbsorbingDiffusion
 
 if TYPE_CHECKING:
@@ -55,4 +58,44 @@ class Unmasking:
             drawn = distribution.choose(draw)
             values = torch.where(revealed.reshape(*shape, *[1] * len(space.event)), drawn, values)
             known = known | revealed
+        return values
+
+
+@dataclass(frozen=True)
+class MaskPredict:
+    """All hidden sites are drawn at once; then those that were least probable, fewer each time, are drawn again.
+
+    Of H sites ``H (T - t) / T`` are hidden again at step t of T, those whose values had the least probability when they
+    were drawn (Ghazvininejad et al. 2019, arXiv:1904.09324, which takes the most probable values: ``temperature=0``).
+    The samples follow no tractable distribution.
+
+    Args:
+        steps: network passes T.
+    """
+
+    steps: int = 10
+
+    @torch.no_grad()
+    def __call__(self, generator: Generator, request: Request) -> Tensor:
+        space, noise = generator.space, request.noise
+        if space.event or not space.discrete or request.guidance:
+            raise UnsupportedError("mask-predict draws one finite value per site, without guidance")
+        device = next(generator.parameters()).device
+        shape = (noise.batch, space.n)
+        known = torch.zeros(shape, dtype=torch.bool, device=device) if request.known is None else request.known
+        if request.given is not None:
+            values = request.given.clone()
+        else:
+            values = torch.zeros(*shape, dtype=torch.int64, device=device)
+        draw, hidden = Draw(noise, **request.options), ~known
+        chance = torch.full(shape, math.inf, dtype=torch.float64, device=device)
+        for step in range(self.steps):
+            if step:
+                again = (~known).sum(1, keepdim=True) * (self.steps - step) // self.steps
+                rank = torch.argsort(torch.argsort(chance, dim=-1, stable=True), -1)
+                hidden = ~known & (rank < again)
+            found = generator.observe(values, ~hidden, request.condition)
+            assert isinstance(found, Finite)
+            values = torch.where(hidden, draw(found, None, None), values)
+            chance = torch.where(hidden, found.log_prob(values).double(), chance)
         return values
