@@ -74,6 +74,8 @@ class Generator(nn.Module):
         self.head.build(space, self.network.width)
         if self.mixture is not None:
             self.mixture.build(space)
+        if isinstance(self.objective, nn.Module):  # it learns something of its own
+            self.objective.build(space)
         return self
 
     def prepare(self, values: Tensor, held: Tensor) -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ancestral.heads.base import Finite
 from ancestral.noise import Noise
-from ancestral.space import Condition
+from ancestral.space import Condition, Space
 
 if TYPE_CHECKING:
     from ancestral.generator import Generator, Objective
@@ -170,3 +171,79 @@ class AbsorbingDiffusion:
         u = noise.stratified() if self.even else noise.uniform(1)
         t = self.smallest + (1 - self.smallest) * u
         return self.estimate(generator, values, condition, noise, t).mean() / generator.space.scalars
+
+
+class SymbolSchedules(nn.Module):
+    """Masked diffusion whose schedules are learned, one per symbol (GenMD4: Shi et al. 2024, arXiv:2406.04329, sec. 6).
+
+    A site that holds symbol v is still visible at time t with probability ``1 - t ** w_v``, so symbols of small
+    exponent are hidden early and revealed late. Let ``mu`` be what the network says of a hidden site. The negative
+    bound is the integral over t of the sum over hidden sites of
+    ``(w_x (-log mu_x - 1) + sum_v w_v mu_v) / t``, which with equal exponents is the weighted cross-entropy of
+    :class:`AbsorbingDiffusion`. The exponents act on what is hidden, too: that part of their gradient is estimated
+    by the score function, from two maskings of every item that are each other's baseline (leave one out).
+
+    Args:
+        start: exponent of all symbols before training.
+        smallest: t is drawn from ``[smallest, 1]``.
+
+    Shapes:
+        exponents float32 ``[K]``, positive.
+    """
+
+    def __init__(self, start: float = 1.0, smallest: float = 1e-3):
+        super().__init__()
+        if start <= 0:
+            raise ValueError(f"start={start} is the power of a time and must be more than zero")
+        self.start, self.smallest = start, smallest
+
+    def build(self, space: Space) -> SymbolSchedules:
+        """Create the exponents.
+
+        Raises:
+            ValueError: values that are no finite set of symbols, one per site.
+        """
+        if not space.discrete or space.event:
+            raise ValueError("schedules per symbol need sites that hold one symbol each")
+        self.raw = nn.Parameter(torch.full((space.largest,), math.log(math.expm1(self.start))))
+        return self
+
+    @property
+    def exponents(self) -> Tensor:
+        """``w``, float32 ``[K]``."""
+        return nn.functional.softplus(self.raw)
+
+    def remaining(self, values: Tensor, t: float | Tensor, s: float | Tensor) -> Tensor:
+        """Chance that sites of ``values`` hidden at time t are still hidden at s < t: ``(s / t) ** w``."""
+        return (torch.as_tensor(s) / torch.as_tensor(t)) ** self.exponents.double()[values]
+
+    def estimate(
+        self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Negative bound in nats per item at times ``t [B, 1]``, and the log-probability of the masking: ``[B]`` each.
+
+        The first is unbiased; its derivative lacks what the masking contributes.
+        """
+        weight = self.exponents
+        log_hidden = weight[values] * t.log().to(weight.dtype)  # [B, N]
+        hidden = noise.uniform(generator.space.n) < log_hidden.exp()
+        said = generator.observe(values, ~hidden, condition)
+        if not isinstance(said, Finite):
+            raise ValueError("schedules per symbol need a head with finitely many values")
+        table = said.log_probs()
+        own = table.gather(-1, values[..., None])[..., 0]
+        each = weight[values] * (-own - 1) + (table.exp() * weight[: table.shape[-1]]).sum(-1)
+        bound = torch.where(hidden, each, 0.0).sum(1) / t[:, 0].to(each.dtype)
+        chance = torch.where(hidden, log_hidden, torch.log(-torch.expm1(log_hidden.clamp(max=-1e-6))))
+        return bound, chance.sum(1)
+
+    def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
+        """Mean nats per scalar of ``values`` ``[B, N]``, averaged over two maskings per item."""
+        t = self.smallest + (1 - self.smallest) * noise.stratified()
+        first, chance = self.estimate(generator, values, condition, noise, t)
+        second, other = self.estimate(generator, values, condition, noise, t)
+        value = (first + second) / 2
+        if torch.is_grad_enabled():
+            score = (first - second).detach() * (chance - other) / 2
+            value = value + score - score.detach()  # its derivative and not its value
+        return value.mean() / generator.space.scalars

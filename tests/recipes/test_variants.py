@@ -208,7 +208,7 @@ def test_order_scale_of_the_curriculum() -> None:
     ("name", "options", "words"),
     [
         ("rar", {"anneal": (0.8, 0.2)}, "two shares"),
-        ("md4", {"alpha": "sine"}, "choose cosine or linear"),
+        ("md4", {"alpha": "sine"}, "choose cosine, linear or learned"),
         ("wavenet", {"data": "smells"}, "unknown"),
         ("fractalgen", {"patches": (4, 3)}, "must end with 1"),
         ("fractalgen", {"patches": (4, 1), "widths": (8, 8)}, "need 3 widths"),

@@ -13,7 +13,7 @@ from ancestral.decoding.decoders import Request
 from ancestral.decoding.walk import Draw
 from ancestral.errors import UnsupportedError
 from ancestral.heads.base import Finite
-from ancestral.objectives import AbsorbingDiffusion
+from ancestral.objectives import AbsorbingDiffusion, SymbolSchedules
 
 if TYPE_CHECKING:
     from ancestral.generator import Generator
@@ -27,13 +27,16 @@ class Unmasking:
     then drawn from its conditional given what was known at t (MD4: Shi et al. 2024, arXiv:2406.04329). As the steps
     grow in number, sites are revealed one by one in a uniformly random order.
 
+    Where schedules per symbol were learned, a value is drawn first, and revealed with the chance that its symbol has.
+
     Args:
         steps: network passes T.
-        schedule: of ``alpha``; see :class:`ancestral.objectives.AbsorbingDiffusion`.
+        schedule: of ``alpha``; see :class:`ancestral.objectives.AbsorbingDiffusion`. "learned" takes the schedules of
+            the model's :class:`ancestral.objectives.SymbolSchedules`.
     """
 
     steps: int = 64
-    schedule: Literal["linear", "cosine"] = "cosine"
+    schedule: Literal["linear", "cosine", "learned"] = "cosine"
 
     @torch.no_grad()
     def __call__(self, generator: Generator, request: Request) -> Tensor:
@@ -47,15 +50,24 @@ class Unmasking:
             dtype = torch.int64 if space.discrete else torch.float32
             values = torch.zeros(*shape, *space.event, dtype=dtype, device=device)
         time = torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
-        alpha, _ = AbsorbingDiffusion(self.schedule).alpha(time)
+        schedules = generator.objective if self.schedule == "learned" else None
+        if schedules is not None and not isinstance(schedules, SymbolSchedules):
+            raise ValueError("the model has learned no schedules; draw with linear or cosine")
+        alpha = None if self.schedule == "learned" else AbsorbingDiffusion(self.schedule).alpha(time)[0]
         draw, base = Draw(noise, **request.options), request.base()
         for step in range(self.steps):
-            share = 1.0 if step + 1 == self.steps else float((alpha[step + 1] - alpha[step]) / (1 - alpha[step]))
-            revealed = ~known & (noise.uniform(space.n) < share)
+            chance = noise.uniform(space.n)
             distribution = generator.observe(values, known, request.condition)
             if base is not None:
                 distribution = distribution.guided(generator.observe(values, known, base[0]), base[1])
             drawn = distribution.choose(draw)
+            if step + 1 == self.steps:
+                revealed = ~known
+            elif schedules is not None:
+                revealed = ~known & (chance >= schedules.remaining(drawn, float(time[step]), float(time[step + 1])))
+            else:
+                assert alpha is not None
+                revealed = ~known & (chance < float((alpha[step + 1] - alpha[step]) / (1 - alpha[step])))
             values = torch.where(revealed.reshape(*shape, *[1] * len(space.event)), drawn, values)
             known = known | revealed
         return values
