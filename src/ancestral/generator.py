@@ -15,7 +15,7 @@ from ancestral.heads.base import Distribution, Head
 from ancestral.networks.base import Network
 from ancestral.networks.captions import CaptionEncoder
 from ancestral.noise import Noise
-from ancestral.objectives import Likelihood
+from ancestral.objectives import Likelihood, SymbolSchedules
 from ancestral.order import FixedOrder, Order, OrderPolicy
 from ancestral.space import Condition, Space
 
@@ -74,7 +74,7 @@ class Generator(nn.Module):
         self.head.build(space, self.network.width)
         if self.mixture is not None:
             self.mixture.build(space)
-        if isinstance(self.objective, nn.Module):  # it learns something of its own
+        if isinstance(self.objective, SymbolSchedules):  # it learns something of its own
             self.objective.build(space)
         return self
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ancestral import cli
 from ancestral.commands import console
+from ancestral.data import Images
 from ancestral.errors import DataError
 
 
@@ -124,9 +125,8 @@ def test_options_that_do_not_suit(place, tmp_path, capsys):
     assert ".npz" in sentence(capsys, "score", images, place / "digits.npz", "--out", tmp_path / "scores.doc")
     assert "running text" in sentence(capsys, "score", text, place / "novel.txt", "--order", "reverse")
     assert "temperature" in sentence(capsys, "sample", text, "--temperature", "-1")
-    assert "for images" in sentence(
-        capsys, "complete", place / "people.ancestral", place / "gaps.csv", "--known", "top"
-    )
+    said = sentence(capsys, "complete", place / "people.ancestral", place / "gaps.csv", "--known", "top")
+    assert "no column 'top'" in said
     assert "mask" in sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "none.npy")
     np.save(tmp_path / "odd.npy", np.zeros((3, 3)))
     said = sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "odd.npy")
@@ -151,11 +151,14 @@ def test_interrupts_and_surprises(place, capsys, monkeypatch):
 
 
 def test_a_target_that_fails_midway_leaves_nothing(place, tmp_path, capsys, monkeypatch):
-    def broken(self, i, path):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    whole = Images.png
 
-    monkeypatch.setattr("ancestral.data.Images._write", broken)
+    def broken(self, i):
+        if i == 1:
+            raise OSError(28, "No space left on device")
+        return whole(self, i)
+
+    monkeypatch.setattr(Images, "png", broken)
     code, _, err = run(capsys, "sample", place / "digits.ancestral", "-n", 2, "--out", tmp_path / "some")
     assert code != 0 and "No space left" in err
     assert list(tmp_path.iterdir()) == []

@@ -36,8 +36,10 @@ class Told(torch.nn.Module):
         noise = (1 - left).sqrt() / total * (x - left.sqrt() * mean)
         # One step back is normal too: the chain's own variance, and that of what the data may be.
         data = spread**2 * (1 - left) / total
-        variance = chain.at("of_data", step).square() * data + chain.at("log_small", step).exp() * (step[..., None] > 0)
-        low, high = chain.at("log_small", step), chain.at("log_large", step)
+        variance = chain.at("of_data", step, data).square() * data + chain.at("log_small", step, data).exp() * (
+            step[..., None] > 0
+        )
+        low, high = chain.at("log_small", step, data), chain.at("log_large", step)
         return torch.cat([noise, 2 * (variance.log() - low) / (high - low) - 1], -1)
 
 

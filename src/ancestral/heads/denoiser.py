@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
         """Values ``[..., C]``, times ``[...]`` (0 to 1,000) and features ``[..., D]`` to ``[..., outputs]``."""
-        told = self.time2(F.silu(self.time1(waves(time)))) + self.told(features)
+        told = self.time2(F.silu(self.time1(waves(time).to(x.dtype)))) + self.told(features)
         x = self.value(x)
         for step in self.steps:
             x = step(x, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -68,18 +69,18 @@ class Chain(nn.Module):
     def __len__(self) -> int:
         return len(self.times)
 
-    def at(self, name: str, step: Tensor) -> Tensor:
-        """A number of the chain at every step int64 ``[...]``: float32 ``[..., 1]``."""
-        return self.table[self.names.index(name)][step].float()[..., None]
+    def at(self, name: str, step: Tensor, like: Tensor) -> Tensor:
+        """A number of the chain at every step int64 ``[...]``: ``[..., 1]``, of the dtype of ``like``."""
+        return self.table[self.names.index(name)][step].to(like.dtype)[..., None]
 
     def noisy(self, data: Tensor, step: Tensor, noise: Tensor) -> Tensor:
         """Data ``[..., C]`` after ``step``, with standard normal ``noise``."""
         left = self.table[0][step][..., None]
-        return left.sqrt().float() * data + (1 - left).sqrt().float() * noise
+        return left.sqrt().to(data.dtype) * data + (1 - left).sqrt().to(data.dtype) * noise
 
     def back(self, data: Tensor, noisy: Tensor, step: Tensor) -> Tensor:
         """Mean of the value one step back, given the data."""
-        return self.at("of_data", step) * data + self.at("of_noisy", step) * noisy
+        return self.at("of_data", step, data) * data + self.at("of_noisy", step, data) * noisy
 
     def predict(self, output: Tensor, noisy: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance of the value one step back, and the data, all ``[..., C]``.
@@ -92,9 +93,9 @@ class Chain(nn.Module):
         """
         noise, where = output.chunk(2, -1)
         left = self.table[0][step][..., None]
-        data = (1 / left).sqrt().float() * noisy - (1 / left - 1).sqrt().float() * noise
+        data = (1 / left).sqrt().to(noisy.dtype) * noisy - (1 / left - 1).sqrt().to(noisy.dtype) * noise
         share = (where + 1) / 2
-        log_variance = share * self.at("log_large", step) + (1 - share) * self.at("log_small", step)
+        log_variance = share * self.at("log_large", step, share) + (1 - share) * self.at("log_small", step, share)
         return self.back(data, noisy, step), log_variance, data
 
 
@@ -124,24 +125,37 @@ class DiffusionDensity(Density):
         head: its chains and network.
         features: ``[B, S, D]``.
         base: features of the unguided branch and the scale.
+        net: the denoising network; the head's unless given.
     """
 
-    def __init__(self, head: DiffusionHead, features: Tensor, base: tuple[Tensor, float] | None = None):
-        self.head, self.features, self.base = head, features, base
+    def __init__(
+        self,
+        head: DiffusionHead,
+        features: Tensor,
+        base: tuple[Tensor, float] | None = None,
+        net: Denoiser | None = None,
+    ):
+        self.head, self.features, self.base, self.net = head, features, base, net or head.net
 
     def guided(self, other: Distribution, scale: float) -> DiffusionDensity:
         """The predicted noise is pushed away from the other's; variances stay."""
         assert isinstance(other, DiffusionDensity)
         return DiffusionDensity(self.head, self.features, (other.features, scale))
 
+    def precise(self) -> DiffusionDensity:
+        """The same in double precision."""
+        base = None if self.base is None else (self.base[0].double(), self.base[1])
+        net = copy.deepcopy(self.head.net).double()
+        return DiffusionDensity(self.head, self.features.double(), base, net)
+
     def output(self, noisy: Tensor, step: Tensor, chain: Chain) -> Tensor:
         """The network's output ``[B, S, 2 C]`` for values ``[B, S, C]`` at ``step`` ``[B, S]``."""
         time = chain.times[step]
-        found = self.head.net(noisy, time, self.features)
+        found = self.net(noisy, time, self.features)
         if self.base is None:
             return found
         c = noisy.shape[-1]
-        other = self.head.net(noisy, time, self.base[0])[..., :c]
+        other = self.net(noisy, time, self.base[0])[..., :c]
         return torch.cat([found[..., :c] + self.base[1] * (found[..., :c] - other), found[..., c:]], -1)
 
     def sample(self, noise: Noise, temperature: float = 1.0) -> Tensor:
@@ -160,13 +174,16 @@ class DiffusionDensity(Density):
         """Variational lower bound on the log-density of the short chain, nats ``[B, S]``.
 
         The expectation over noise is estimated from a few stratified draws per step, fixed and the same for all sites
-        and items: the bound holds up to the error of that estimate.
+        and items: the bound holds up to the error of that estimate. Large terms that nearly cancel are summed, so that
+        the denoising network runs in double precision: an item's score is the same in any batch.
         """
+        if self.features.dtype != torch.float64:
+            return self.precise().log_prob(values).to(self.features.dtype)
         chain, c = self.head.short, self.head.channels
-        x = values.reshape(*self.features.shape[:2], c)
+        x = values.reshape(*self.features.shape[:2], c).double()
         noise = Noise.of(0x0D1FF, 1, device=x.device)
         last = torch.full(x.shape[:2], len(chain) - 1, device=x.device)
-        left = chain.at("left", last)
+        left = chain.at("left", last, x)
         total = -divergence(left.sqrt() * x, (1 - left).log(), torch.zeros_like(x), torch.zeros_like(left))
         for k in range(len(chain)):
             step = torch.full(x.shape[:2], k, device=x.device)
@@ -187,7 +204,7 @@ class DiffusionDensity(Density):
         mean, log_variance, _ = chain.predict(self.output(noisy, step, chain), noisy, step)
         if not bool(step.any()):
             return -0.5 * ((x - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
-        return -divergence(chain.back(x, noisy, step), chain.at("log_small", step), mean, log_variance)
+        return -divergence(chain.back(x, noisy, step), chain.at("log_small", step, x), mean, log_variance)
 
     def terms(self, values: Tensor, step: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """What is learned at one time of the full chain, means over channels, ``[B, S]`` each.
@@ -208,7 +225,7 @@ class DiffusionDensity(Density):
         error = (noise - output[..., :c]).square().mean(-1)
         fixed = torch.cat([output[..., :c].detach(), output[..., c:]], -1)
         mean, log_variance, _ = chain.predict(fixed, noisy, step)
-        small = chain.at("log_small", step)
+        small = chain.at("log_small", step, values)
         apart = divergence(chain.back(values, noisy, step), small, mean, log_variance)
         bound = torch.where(step[..., None] == 0, -_binned(values, mean, 0.5 * log_variance), apart)
         return error, bound.mean(-1) / math.log(2)
