@@ -87,7 +87,7 @@ def built(network: Any, n: int = 7, order: Any = "raster") -> Generator:
         Gear(4, 8, 0.3, 1, 64),
         Dropping(1, 2, 2),
     ],
-    ids=repr,
+    ids=["full", "gear", "stairs", "buffered", "dropping"],
 )
 def test_step_by_step_is_what_is_scored(how: Any, blind: bool) -> None:
     generator = built(CausalTransformer(16, 2, blind=blind), order=RandomOrders())
