@@ -170,10 +170,6 @@ def sizes(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
     for name, most in (("width", given.width), ("depth", given.depth), ("codes", given.codes)):
         if isinstance(config.get(name), int):
             out[name] = min(config[name], most)
-    if "scales" in config:
-        # Its own sides of the code maps as far as they are smaller than that of the latents, which is the last.
-        last = SIDE // (2 * given.patch)
-        out["scales"] = (*(s for s in config["scales"] if s < last), last)
     if "perceptual" in config:
         # The tokenizer's training goes to the autoencoder alone.
         out["perceptual"] = 0.0

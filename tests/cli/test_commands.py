@@ -14,7 +14,7 @@ from PIL import Image
 import ancestral
 from ancestral.cli import main
 from ancestral.data import Images
-from ancestral.recipes.registry import studies
+from ancestral.recipes.registry import feature_networks, studies
 
 
 def test_fit_summary_and_the_saved_model(place, tmp_path, capsys):
@@ -176,7 +176,7 @@ def test_quantised_models_are_smaller_and_usable(place, tmp_path, capsys):
 
 def test_recipes_listing_filters_and_details(capsys):
     everything = answer(capsys, "recipes")
-    assert {r["id"] for r in everything} == set(ancestral.recipes()) | set(studies())
+    assert {r["id"] for r in everything} == set(ancestral.recipes()) | set(studies()) | set(feature_networks())
     images = answer(capsys, "recipes", "--modality", "images")
     assert images and all(r["modality"] == "image" for r in images)
     assert "gpt" in [r["id"] for r in answer(capsys, "recipes", "--search", "radford")]

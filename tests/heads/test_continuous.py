@@ -39,7 +39,7 @@ class Told(torch.nn.Module):
         variance = chain.at("of_data", step, data).square() * data + chain.at("log_small", step, data).exp() * (
             step[..., None] > 0
         )
-        low, high = chain.at("log_small", step, data), chain.at("log_large", step)
+        low, high = chain.at("log_small", step, data), chain.at("log_large", step, data)
         return torch.cat([noise, 2 * (variance.log() - low) / (high - low) - 1], -1)
 
 
@@ -136,7 +136,7 @@ def test_chain_steps_back_to_the_data() -> None:
     mean, log_variance, found = chain.predict(output, noisy, step)
     assert torch.allclose(found[:45], data[:45], atol=1e-2)
     assert torch.allclose(mean[0], data[0], atol=1e-5), "one step back from the first is the data"
-    assert torch.allclose(log_variance, chain.at("log_large", step).expand(50, 3))
+    assert torch.allclose(log_variance, chain.at("log_large", step, log_variance).expand(50, 3))
     same = divergence(mean, log_variance, mean, log_variance)
     assert float(same.abs().max()) == 0
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ancestral.heads.base import Density, Distribution, Head
 from ancestral.heads.denoiser import Denoiser
@@ -125,7 +125,7 @@ class DiffusionDensity(Density):
         head: its chains and network.
         features: ``[B, S, D]``.
         base: features of the unguided branch and the scale.
-        net: the denoising network; the head's unless given.
+        weights: of the denoising network, by name; the head's unless given.
     """
 
     def __init__(
@@ -133,9 +133,13 @@ class DiffusionDensity(Density):
         head: DiffusionHead,
         features: Tensor,
         base: tuple[Tensor, float] | None = None,
-        net: Denoiser | None = None,
+        weights: dict[str, Tensor] | None = None,
     ):
-        self.head, self.features, self.base, self.net = head, features, base, net or head.net
+        self.head, self.features, self.base, self.weights = head, features, base, weights or {}
+
+    def net(self, noisy: Tensor, time: Tensor, features: Tensor) -> Tensor:
+        """The denoising network, with the weights of this density."""
+        return functional_call(self.head.net, self.weights, (noisy, time, features))
 
     def guided(self, other: Distribution, scale: float) -> DiffusionDensity:
         """The predicted noise is pushed away from the other's; variances stay."""
@@ -145,8 +149,8 @@ class DiffusionDensity(Density):
     def precise(self) -> DiffusionDensity:
         """The same in double precision."""
         base = None if self.base is None else (self.base[0].double(), self.base[1])
-        net = copy.deepcopy(self.head.net).double()
-        return DiffusionDensity(self.head, self.features.double(), base, net)
+        weights = {name: weight.double() for name, weight in self.head.net.named_parameters()}
+        return DiffusionDensity(self.head, self.features.double(), base, weights)
 
     def output(self, noisy: Tensor, step: Tensor, chain: Chain) -> Tensor:
         """The network's output ``[B, S, 2 C]`` for values ``[B, S, C]`` at ``step`` ``[B, S]``."""

@@ -8,7 +8,6 @@ from ancestral.heads import Categorical, Nested
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
 from ancestral.networks.scales import ScaleTransformer
-from ancestral.order import FixedOrder, Order
 from ancestral.recipes.registry import Claim, recipe
 from ancestral.tokenizers.learned import Autoencoder, Convolutional, MultiScaleVQ, Product
 
@@ -29,7 +28,7 @@ def imagefolder(
     heads: int = 4,
     dropout: float = 0.1,
     codes: int = 256,
-    scales: tuple[int, ...] = (1, 2, 3, 4, 5, 7),
+    scales: tuple[int, ...] | None = None,
     channels: int = 32,
     multipliers: tuple[int, ...] = (1, 2),
     patch: int = 2,
@@ -63,7 +62,7 @@ def imagefolder(
     )
     return Model(
         tokenizer,
-        FixedOrder(lambda space: Order.scales(scales)),
+        "scales",
         ScaleTransformer(width, depth, heads, dropout=dropout),
         Nested(Generator(CausalTransformer(width, 1, 2), Categorical(), "single")),
         decoder=Ancestral(ramp="sets"),

@@ -6,7 +6,6 @@ from ancestral.decoding.decoders import Ancestral
 from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks.scales import ScaleTransformer
-from ancestral.order import FixedOrder, Order
 from ancestral.recipes.registry import Claim, recipe
 from ancestral.tokenizers.learned import Autoencoder, Convolutional, MultiScaleVQ
 
@@ -27,7 +26,7 @@ def var(
     heads: int = 4,
     dropout: float = 0.1,
     codes: int = 512,
-    scales: tuple[int, ...] = (1, 2, 3, 4, 5, 7),
+    scales: tuple[int, ...] | None = None,
     channels: int = 32,
     multipliers: tuple[int, ...] = (1, 2),
     patch: int = 2,
@@ -52,7 +51,7 @@ def var(
         width, depth, heads, dropout: of the transformer.
         codes: size of the codebook.
         scales: side of every map of codes, coarsest first; the last is the images' side divided by
-            ``patch * 2 ** (levels - 1)``.
+            ``patch * 2 ** (levels - 1)``. By default each is a third larger than the one before.
         channels, multipliers, patch: of the autoencoder.
         perceptual, adversarial: weights of the autoencoder's losses.
     """
@@ -64,7 +63,7 @@ def var(
     )
     return Model(
         tokenizer,
-        FixedOrder(lambda space: Order.scales(scales)),
+        "scales",
         ScaleTransformer(width, depth, heads, dropout=dropout),
         Categorical(),
         decoder=Ancestral(ramp="sets"),

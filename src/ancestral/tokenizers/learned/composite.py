@@ -91,7 +91,8 @@ class MultiScaleVQ(Pyramid):
     Args:
         codes: K, of one codebook for all scales.
         width: C.
-        scales: side of every map; the last must be that of the latents.
+        scales: side of every map; the last must be that of the latents. By default each is a third larger than the one
+            before: 1, 2, 3, 4, 5, 7 for latents of 7 x 7.
         normalise: codes are found by direction rather than distance.
         convolutions: number of different convolutions, shared evenly between the scales.
         share: weight of the convolution beside the identity.
@@ -103,7 +104,7 @@ class MultiScaleVQ(Pyramid):
         self,
         codes: int = 512,
         width: int = 8,
-        scales: tuple[int, ...] = (1, 2, 3, 5, 7),
+        scales: tuple[int, ...] | None = None,
         normalise: bool = False,
         convolutions: int = 4,
         share: float = 0.5,
@@ -112,24 +113,29 @@ class MultiScaleVQ(Pyramid):
         commitment: float = 0.25,
     ):
         super().__init__()
-        if not scales or any(a >= b for a, b in itertools.pairwise(scales)):
+        if scales is not None and (not scales or any(a >= b for a, b in itertools.pairwise(scales))):
             raise ValueError(f"scales={scales} must grow")
-        self.codes, self.width, self.scales, self.share, self.commitment = codes, width, scales, share, commitment
+        self.codes, self.width, self.wanted, self.share, self.commitment = codes, width, scales, share, commitment
         self.normalise = normalise
         self.book = Codebook(codes, width, False, decay, restart)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(convolutions))
-        # Convolution of every scale: the one whose tick is nearest to the scale's place in [0, 1]; four have ticks of
-        # their own in the published model.
-        inset = 1 / 3 if convolutions == 4 else 1 / 2
-        ticks = torch.linspace(inset / convolutions, 1 - inset / convolutions, convolutions, dtype=torch.float64)
-        places = [k / max(len(scales) - 1, 1) for k in range(len(scales))]
-        self.which = [int((ticks - place).abs().argmin()) for place in places]
 
     def build(self, height: int, width: int) -> MultiScaleVQ:
+        sides = [height]
+        while sides[0] > 1:
+            sides.insert(0, min(round(sides[0] * 3 / 4), sides[0] - 1))
+        self.scales = tuple(sides) if self.wanted is None else self.wanted
         if height != width or self.scales[-1] != height:
             raise ValueError(
                 f"the last of scales={self.scales} must be the side of the latents, and those are {height} x {width}"
             )
+        # Convolution of every scale: the one whose tick is nearest to the scale's place in [0, 1]; four have ticks of
+        # their own in the published model.
+        count = len(self.smooth)
+        inset = 1 / 3 if count == 4 else 1 / 2
+        ticks = torch.linspace(inset / count, 1 - inset / count, count, dtype=torch.float64)
+        places = [k / max(len(self.scales) - 1, 1) for k in range(len(self.scales))]
+        self.which = [int((ticks - place).abs().argmin()) for place in places]
         super().build(height, width)
         return self
 
