@@ -86,10 +86,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: np.ndarray) ->
     np.savez(tmp_path / "test.npz", images=digits[100:110])
     random = np.random.default_rng(0)
     sex = np.where(random.random(80) < 0.5, "Female", "Male")
-    people = pd.DataFrame({"sex": sex, "age": random.integers(20, 40, 80), "job": random.choice(["clerk", "cook"], 80)})
+    people = pd.DataFrame(
+        {"sex": sex, "age": random.integers(20, 40, 80), "workclass": random.choice(["Private", "Local-gov"], 80)}
+    )
     people.to_csv(tmp_path / "adult.csv", index=False)
     people[::2].to_csv(tmp_path / "test.csv", index=False)
-    people[:4].assign(age=[None, 20.0, 21.0, None], job=None).to_csv(tmp_path / "gaps.csv", index=False)
+    people[:4].assign(age=[None, 20.0, 21.0, None], workclass=None).to_csv(tmp_path / "gaps.csv", index=False)
     (tmp_path / "novel.txt").write_text("It was a dark and stormy night; the rain fell in torrents. " * 60)
     (tmp_path / "beginning.txt").write_text("It was a")
     (tmp_path / "last_pixel_first.py").write_text(recipe_of_your_own(), encoding="utf-8")
