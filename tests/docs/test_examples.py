@@ -78,7 +78,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: np.ndarray) ->
     write_images(tmp_path / "damaged", digits[70:72])
     for i in range(60):
         (tmp_path / "photos" / f"{i:03d}.txt").write_text(f"the digit {i % 10}")
-    write_images(tmp_path / "small", digits[72:74, ::4, ::4])
+    write_images(tmp_path / "small", digits[72:74, ::2, ::2])
     write_images(tmp_path / "torn", digits[74:76])
     mask = np.zeros((8, 8), np.uint8)
     mask[:4] = 255
@@ -114,8 +114,8 @@ def stand_in(model: str, digits: np.ndarray) -> None:
         labels = np.arange(60) % 10
         fitted = ancestral.api.fit(Images.read(digits[:60], labels=labels), recipe="conv-nade", width=8, depth=1)
     elif name == "faces":
-        data = Images.read(digits[:60], labels=np.arange(60) % 2, classes=("serious", "smiling"))
-        fitted = ancestral.api.fit(data, recipe="var", width=16, depth=1, codes=8, channels=8)
+        faces = Images.read(digits[:60] * 15, labels=np.arange(60) % 2, classes=("serious", "smiling"), levels=256)
+        fitted = ancestral.api.fit(faces, recipe="var", width=16, depth=1, codes=8, channels=8)
     elif name == "adult":
         fitted = ancestral.api.fit("adult.csv", width=16, sums=16)
     else:

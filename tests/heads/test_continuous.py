@@ -21,7 +21,7 @@ class Told(torch.nn.Module):
 
     def __init__(self, kind: str, head: Head):
         super().__init__()
-        self.kind, self.head = kind, head
+        self.kind, self.heads = kind, (head,)  # not a part of it: it is a part of the head
 
     def forward(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
         mean, spread = 2 * features[..., :1], 0.5
@@ -29,7 +29,7 @@ class Told(torch.nn.Module):
             t = (time / 1000)[..., None]
             total = (t * spread) ** 2 + (1 - t) ** 2
             return mean + (t * spread**2 - (1 - t)) / total * (x - t * mean)
-        chain: Any = self.head.short
+        chain: Any = self.heads[0].short
         step = torch.searchsorted(chain.times, time)
         left = chain.table[0][step][..., None].float()
         total = left * spread**2 + 1 - left

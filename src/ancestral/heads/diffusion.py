@@ -135,10 +135,12 @@ class DiffusionDensity(Density):
         base: tuple[Tensor, float] | None = None,
         weights: dict[str, Tensor] | None = None,
     ):
-        self.head, self.features, self.base, self.weights = head, features, base, weights or {}
+        self.head, self.features, self.base, self.weights = head, features, base, weights
 
     def net(self, noisy: Tensor, time: Tensor, features: Tensor) -> Tensor:
         """The denoising network, with the weights of this density."""
+        if self.weights is None:
+            return self.head.net(noisy, time, features)
         return functional_call(self.head.net, self.weights, (noisy, time, features))
 
     def guided(self, other: Distribution, scale: float) -> DiffusionDensity:
