@@ -161,7 +161,9 @@ def ahead(
     network = generator.network
     if type(chooser) is not Draw or not isinstance(network, CausalTransformer) or not library.available():
         return None
-    if not order.sequential or network.training or generator.space.event or not isinstance(chooser.noise.counter, int):
+    if network.keeping is not None or not order.sequential or network.training or generator.space.event:
+        return None
+    if not isinstance(chooser.noise.counter, int):
         return None
     try:
         return Ahead(generator, chooser, order, condition, batch, ends)

@@ -68,7 +68,7 @@ def compiled_mix(
 ) -> tuple[Tensor, Kept] | None:
     """:meth:`CausalTransformer.mix` by the kernels; None if that is not for them."""
     begin, end = places
-    if _refused(network, inputs) or (network.blind and not order.sequential):
+    if _refused(network, inputs) or network.keeping is not None or (network.blind and not order.sequential):
         return None
     kept = state if isinstance(state, Kept) else Kept(state)
     if (kept and kept[0].length != begin) or not kept.ready(network, len(inputs), order.n):
@@ -101,7 +101,9 @@ def compiled_places(network: CausalTransformer, x: Tensor, kept: Kept, places: T
     Returns:
         features behind the last norm, ``[B, 1, D]``.
     """
-    if _refused(network, x) or not kept or not kept.ready(network, kept[0].k.shape[0], 0):
+    if _refused(network, x) or network.keeping is not None or not kept:
+        return None
+    if not kept.ready(network, kept[0].k.shape[0], 0):
         return None
     assert kept.layers is not None and kept.room is not None
     turn = turn_at = None
