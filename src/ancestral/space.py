@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ancestral.errors import DataError
+
 
 @dataclass(frozen=True)
 class Lexicon:
@@ -108,7 +110,10 @@ class Space:
     def inner(self, vector: int) -> Space:
         """The space of one site's values, conditioned on a feature vector: what a nested head models."""
         if not self.event:
-            raise ValueError("a nested head needs several values per site; this space has one")
+            raise DataError(
+                "this model draws the several values of each site in turn, and there is one per site: leave it on "
+                "pixels"
+            )
         if not isinstance(self.sizes, int):
             raise ValueError("a nested head needs the same categories at every site")
         return Space(shape=(math.prod(self.event),), sizes=self.sizes, vector=vector, ordinal=self.ordinal)

@@ -17,8 +17,9 @@ from ancestral.noise import Noise
 from ancestral.order import Order
 from ancestral.recipes.image.next_patch_prediction import PatchLikelihood
 from ancestral.recipes.registry import catalogue
+from ancestral.recipes.toys import toy
 from ancestral.space import Condition, Space
-from ancestral.tokenizers.learned import KL, LatentPyramid
+from ancestral.tokenizers.learned import KL, VQ, Autoencoder, Convolutional, LatentPyramid
 
 
 def test_patches_shrink_to_single_codes() -> None:
@@ -125,3 +126,18 @@ def test_known_pixels_stay_where_sets_are_drawn_jointly(name: str) -> None:
     done, found = one.model.complete(images, known=known, draws=2, details=True)
     assert found.method == "pinned"
     assert (done[:, known] == np.repeat(images, 2, 0)[:, known]).all()
+
+
+@pytest.mark.parametrize("name", ["lantern", "neighboring-ar", "pixelcnn", "pixelcnn-any"])
+def test_what_takes_no_colours_says_so(name: str) -> None:
+    record = catalogue()[name]
+    with pytest.raises(DataError, match="read images with channels=1"):
+        record(**record.tiny).build(toy("colours", 16))
+
+
+def test_patches_of_pixels_need_pixels() -> None:
+    record = catalogue()["fractalgen"]
+    codes = Autoencoder(VQ(4, width=4), Convolutional(8, (1,), patch=1), perceptual=0.0)
+    model = record(patches=(4, 2, 1), widths=(16,) * 4, depths=(1,) * 4)
+    with pytest.raises(DataError, match="leave it on pixels"):
+        model.fit(toy("grid4", 16), tokenizer=codes, steps=1, quiet=True)

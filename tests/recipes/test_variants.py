@@ -40,6 +40,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sigma-gpt-table": ("sigma-gpt", "table", {"data": "table", "curriculum": 0.0}),
     "rar-colours": ("rar", "colours", {"anneal": (0.2, 0.8)}),
     "randar-colours": ("randar", "colours", {"passes": None}),
+    "maskgit-colours": ("maskgit", "colours", {}),
     "aim-colours": ("aim", "colours", {"groups": 1}),
     "aim-first-mamba": ("aim", "grid", {"heads": 0}),
     "fractalgen-colours": ("fractalgen", "colours", {}),

@@ -18,7 +18,7 @@ from ancestral.errors import DataError
 from ancestral.order import Order
 from ancestral.tokenizers import Tokenizer
 from ancestral.tokenizers.transforms import DCT, JPEGBytes, cosine_matrix
-from ancestral.tokenizers.wavelets import WaveletPlanes, drop, lift
+from ancestral.tokenizers.wavelets import WaveletPlanes, apart, drop, lift, together
 
 
 def pictures(n: int = 20, side: int = 8, levels: int = 256, channels: int = 1, seed: int = 0) -> Images:
@@ -38,6 +38,15 @@ def pictures(n: int = 20, side: int = 8, levels: int = 256, channels: int = 1, s
 def test_lifting_is_reversible(height: int, width: int, levels: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(-128, 128, (3, height, width))
     assert np.array_equal(drop(lift(pixels, levels), levels), pixels)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 2**16))
+def test_colours_come_back_from_their_differences(channels: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, 3, 3, channels), dtype=np.uint8)
+    assert np.array_equal(together(apart(pixels)), pixels)
+    grey = np.repeat(pixels[..., :1], 3, -1)
+    assert np.array_equal(apart(grey), np.stack([grey[..., 0], 0 * grey[..., 0], 0 * grey[..., 0]], -1))
 
 
 def test_wavelets_of_a_constant_and_of_a_slope() -> None:
@@ -64,6 +73,17 @@ def test_all_planes_are_lossless_and_prefixes_get_better(levels: int) -> None:
     assert errors[-1] == 0
     assert errors[0] > errors[len(errors) // 2] > errors[-1] or levels == 2
     assert WaveletPlanes(2, whole.top).fit(train).lossless and not WaveletPlanes(2, 1).fit(train).lossless
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_wavelet_planes_of_colours(channels: int) -> None:
+    train, test = pictures(40, channels=channels), pictures(5, channels=channels, seed=1)
+    whole, first = WaveletPlanes(2).fit(train), WaveletPlanes(2, 2).fit(train)
+    values = whole.encode(test)
+    assert np.array_equal(whole.decode(values).pixels, test.pixels)
+    assert values.shape == (5, 64 * channels * whole.top)
+    assert torch.equal(first.encode(test), values[:, : 64 * channels * 2])
+    assert whole.space.coords is not None and len(set(whole.space.coords)) == whole.space.n
 
 
 def test_wavelet_tokens_that_cannot_stand_there() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ancestral.decoding.batches import run_batches
-from ancestral.decoding.walk import Draw, draw_categories, walk
-from ancestral.heads.base import Chooser, Finite
+from ancestral.decoding.walk import Draw, walk
+from ancestral.heads.base import Chooser
 from ancestral.noise import Noise, item_seeds
 from ancestral.order import Order
 from ancestral.space import Condition
@@ -166,10 +166,10 @@ class Confidence:
             distribution = generator.observe(values, known, request.condition)
             if base is not None:
                 distribution = distribution.guided(generator.observe(values, known, base[0]), base[1])
-            if not isinstance(distribution, Finite):
+            if not generator.head.finite:
                 raise ValueError("confidence decoding needs a head with finitely many values")
-            drawn = draw_categories(draw.adjust(distribution.log_probs()), noise)
-            values = torch.where(known, values, drawn)
+            drawn = distribution.choose(draw)
+            values = torch.where(known.reshape(*shape, *[1] * len(space.event)), values, drawn)
             done = (step + 1) / self.steps
             keep_hidden = torch.floor(hidden_first * math.cos(math.pi / 2 * done) + 1e-9).long()
             if step + 1 == self.steps:

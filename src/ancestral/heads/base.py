@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ancestral.errors import DataError
 from ancestral.noise import Noise
 from ancestral.space import Space
 
@@ -129,6 +131,23 @@ class Density(Leaf):
     def sample(self, noise: Noise, temperature: float = 1.0) -> Tensor:
         """A draw, float32 ``[B, S, C]``; ``temperature`` scales the spread."""
         raise NotImplementedError("a density defines sample")
+
+
+def needs_one_category(space: Space, ordered: bool = False) -> None:
+    """Refuse a space that a head for one category per site cannot serve.
+
+    Raises:
+        DataError: real values, or several categories per site, such as the colours of a pixel.
+    """
+    if not space.discrete:
+        raise DataError("this model needs categories, and the values are real numbers; choose another recipe")
+    if space.event:
+        count = math.prod(space.event)
+        raise DataError(
+            f"this model needs one {'level' if ordered else 'category'} per site, and there are {count} at each, as "
+            "the colours of a pixel are: read images with channels=1, or give the folder of a learned tokenizer with "
+            "one code per place (tokenizer=)"
+        )
 
 
 class Head(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral.heads.base import Finite, Head
+from ancestral.heads.base import Finite, Head, needs_one_category
 from ancestral.networks.fused import linear_log_prob
 from ancestral.space import Space
 
@@ -29,8 +29,7 @@ class Categorical(Head):
         self.per_site = per_site
 
     def build(self, space: Space, width: int) -> Categorical:
-        if not space.discrete or space.event:
-            raise ValueError("a categorical head needs one category per site; use Nested for several per site")
+        needs_one_category(space)
         self.space = space
         self.own = isinstance(space.sizes, tuple)
         k = space.largest
@@ -99,8 +98,7 @@ class LogisticMixture(Head):
         self.components = components
 
     def build(self, space: Space, width: int) -> LogisticMixture:
-        if not space.discrete or space.event:
-            raise ValueError("a logistic mixture needs one level per site; use Nested for several per site")
+        needs_one_category(space, ordered=True)
         if not isinstance(space.sizes, int):
             raise ValueError("a logistic mixture needs the same levels at every site; use Categorical")
         if space.sizes < 2:

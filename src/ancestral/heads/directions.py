@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ancestral.heads.base import Finite, Head
+from ancestral.heads.base import Finite, Head, needs_one_category
 from ancestral.networks.frontier import predecessors
 from ancestral.space import Space
 
@@ -21,8 +21,9 @@ class Directions(Head):
     """
 
     def build(self, space: Space, width: int) -> Directions:
-        if not space.discrete or space.event or not isinstance(space.sizes, int):
-            raise ValueError("direction heads need one category per site, of the same number everywhere")
+        needs_one_category(space)
+        if not isinstance(space.sizes, int):
+            raise ValueError("direction heads need the same categories at every site")
         axes = len(space.shape)
         part = width // axes
         self.weight = nn.Parameter(torch.randn(axes, space.sizes, part) * (0.5 / math.sqrt(part)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ancestral.heads.base import Finite, Head
+from ancestral.heads.base import Finite, Head, needs_one_category
 from ancestral.space import Space
 
 
@@ -25,8 +25,7 @@ class LogLinear(Head):
     """
 
     def build(self, space: Space, width: int) -> LogLinear:
-        if not space.discrete or space.event:
-            raise ValueError("opinions are pooled over one category per site; this space has something else there")
+        needs_one_category(space)
         if width % space.largest:
             raise ValueError(f"features of size {width} are no log-probabilities of {space.largest} categories")
         self.members = width // space.largest

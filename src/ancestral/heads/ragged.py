@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancestral.heads.base import Finite, Head, draw_categories
+from ancestral.heads.base import Finite, Head, draw_categories, needs_one_category
 from ancestral.noise import Noise
 from ancestral.space import Space
 
@@ -77,8 +77,7 @@ class RaggedCategorical(Head):
     """
 
     def build(self, space: Space, width: int) -> RaggedCategorical:
-        if not space.discrete or space.event:
-            raise ValueError("a categorical head needs one category per site; use Nested for several per site")
+        needs_one_category(space)
         self.space = space
         self._sizes = space.site_sizes().tolist()
         self._starts = [0, *itertools.accumulate(self._sizes)]

@@ -57,6 +57,28 @@ def drop(coefficients: np.ndarray, levels: int) -> np.ndarray:
     return out
 
 
+def apart(pixels: np.ndarray) -> np.ndarray:
+    """Brightness and two differences of colour in place of red, green and blue: int64 ``[n, H, W, C]``.
+
+    The reversible transform of JPEG 2000 (ISO/IEC 15444-1, annex G). Other channels, such as alpha, stay as they are.
+    """
+    out = pixels.astype(np.int64)
+    if out.shape[-1] >= 3:
+        red, green, blue = (out[..., c].copy() for c in range(3))
+        out[..., 0], out[..., 1], out[..., 2] = (red + 2 * green + blue) >> 2, blue - green, red - green
+    return out
+
+
+def together(planes: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`apart`."""
+    out = planes.copy()
+    if out.shape[-1] >= 3:
+        bright, blues, reds = (planes[..., c] for c in range(3))
+        green = bright - ((blues + reds) >> 2)
+        out[..., 0], out[..., 1], out[..., 2] = reds + green, green, blues + green
+    return out
+
+
 def _after(even: np.ndarray, count: int) -> np.ndarray:
     """The even sample behind each odd one; the last is mirrored."""
     return np.concatenate([even[..., 1:], even[..., -1:]], -1)[..., :count]
@@ -77,8 +99,8 @@ class WaveletPlanes(FixedTransform):
 
     Plane by plane, every coefficient gets a token: it stays insignificant, becomes significant with a sign, or, if it
     is significant, gets its next bit (a plain form of Mattar et al. 2024, arXiv:2406.19997, without their tokens for
-    groups of insignificant coefficients). Each prefix of the sequence is an image, and with all planes the image comes
-    back to the bit.
+    groups of insignificant coefficients). Colours become brightness and two differences, whose coefficients of a place
+    follow each other. Each prefix of the sequence is an image, and with all planes the image comes back to the bit.
 
     Args:
         levels: of the wavelet transform.
@@ -107,12 +129,16 @@ class WaveletPlanes(FixedTransform):
 
     def fit(self, dataset: Dataset) -> WaveletPlanes:
         images = self._remember(dataset)
-        if self.shape[2] != 1:
-            raise DataError("wavelet planes are taken of grey images; read them with channels=1")
         peak = int(np.abs(self._coefficients(images.pixels)).max()) if len(images) else 1
         self.top = max(peak.bit_length(), 1)
         kept = self._kept()
-        sites = [(float(p), float(v), float(u)) for p in range(kept) for v, u in self._scan()]
+        colours = range(self.shape[2])
+        sites = [
+            (float(p), float(v), float(u), float(c)) if len(colours) > 1 else (float(p), float(v), float(u))
+            for p in range(kept)
+            for v, u in self._scan()
+            for c in colours
+        ]
         # In the first plane nothing is significant yet, and no bit can follow.
         count = len(sites) // kept
         sizes = (LOW,) * count + (HIGH + 1,) * (len(sites) - count)
@@ -120,7 +146,12 @@ class WaveletPlanes(FixedTransform):
         return self
 
     def _coefficients(self, pixels: np.ndarray) -> np.ndarray:
-        return lift(pixels[..., 0].astype(np.int64) - self.levels // 2, self.transform_levels)
+        """Integer coefficients in the order of the sites of one plane, int64 ``[n, H * W * C]``."""
+        planes = apart(pixels)
+        planes[..., 0] -= self.levels // 2
+        scan = np.array(self._scan())
+        bands = [lift(planes[..., c], self.transform_levels) for c in range(self.shape[2])]
+        return np.stack([band[:, scan[:, 0], scan[:, 1]] for band in bands], -1).reshape(len(pixels), -1)
 
     def _kept(self) -> int:
         return self.top if self.planes is None else min(self.planes, self.top)
@@ -138,8 +169,7 @@ class WaveletPlanes(FixedTransform):
         return sorted(((v, u) for v in range(height) for u in range(width)), key=lambda p: (band(p), p))
 
     def encode(self, dataset: Dataset) -> Tensor:
-        scan = np.array(self._scan())
-        flat = self._coefficients(self._pixels(dataset))[:, scan[:, 0], scan[:, 1]]
+        flat = self._coefficients(self._pixels(dataset))
         size, tokens = np.abs(flat), []
         beyond = (size >> self.top).any(1)
         if beyond.any():
@@ -156,7 +186,7 @@ class WaveletPlanes(FixedTransform):
     def decode(self, values: Tensor) -> Images:
         """The images of values ``[n, N]``; a token that cannot stand at its place counts as a zero bit."""
         scan, kept = np.array(self._scan()), self._kept()
-        planes = values.numpy().reshape(len(values), kept, len(scan))
+        planes = values.numpy().reshape(len(values), kept, -1)
         size, sign = np.zeros(planes[:, 0].shape, np.int64), np.ones(planes[:, 0].shape, np.int64)
         for k in range(kept):
             token, plane = planes[:, k], self.top - 1 - k
@@ -166,7 +196,8 @@ class WaveletPlanes(FixedTransform):
         rest = self.top - kept
         if rest:  # the middle of what the planes left out may be
             size = np.where(size > 0, size + (1 << (rest - 1)), 0)
-        coefficients = np.zeros((len(values), *self.shape[:2]), np.int64)
-        coefficients[:, scan[:, 0], scan[:, 1]] = sign * size
-        pixels = drop(coefficients, self.transform_levels) + self.levels // 2
-        return self._images(np.clip(pixels, 0, self.levels - 1)[..., None])
+        coefficients = np.zeros((len(values), *self.shape), np.int64)
+        coefficients[:, scan[:, 0], scan[:, 1]] = (sign * size).reshape(len(values), len(scan), -1)
+        whole = np.stack([drop(coefficients[..., c], self.transform_levels) for c in range(self.shape[2])], -1)
+        whole[..., 0] += self.levels // 2
+        return self._images(np.clip(together(whole), 0, self.levels - 1))

@@ -86,6 +86,11 @@ class Split(Nested):
 
     def inner(self, space: Space, width: int) -> Space:
         n = self.parts * self.parts
+        if not space.event or space.event[0] % n:
+            raise DataError(
+                "fractalgen draws the pixels of a patch in turn, and there are none in a site of this tokenizer: leave "
+                "it on pixels"
+            )
         event = (space.event[0] // n,)
         return Space((self.parts, self.parts), space.sizes, event, vector=width, ordinal=space.ordinal)
 

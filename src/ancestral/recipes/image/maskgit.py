@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ancestral.decoding.decoders import Confidence
-from ancestral.heads import Categorical
+from ancestral.heads.fitting import fitting
 from ancestral.model import Model
 from ancestral.networks import MaskedTransformer
 from ancestral.objectives import MaskedLikelihood
@@ -40,7 +40,8 @@ def maskgit(
     The samples of the confidence rule follow no tractable distribution. Scores are those of random sets on the same
     cosine schedule, in ``passes`` passes, which ``sample(decoder=Ancestral())`` draws from.
 
-    On grey pixels; the paper's tokens are those of a VQ autoencoder, and its loss smooths labels by 0.1.
+    On pixels, each with its colours in turn; the paper's tokens are those of a VQ autoencoder, and its loss smooths
+    labels by 0.1.
 
     Reference:
         Chang, Zhang, Jiang, Liu, Freeman. MaskGIT: masked generative image transformer. 2022, arXiv:2202.04200.
@@ -54,7 +55,7 @@ def maskgit(
         Pixels(),
         RandomMasks(passes),
         MaskedTransformer(width, depth, heads, dropout),
-        Categorical(),
+        fitting("categorical"),
         objective=MaskedLikelihood("cosine", "mean"),
         decoder=Confidence(passes, choice_temperature),
         training=dict(lr=2e-3, batch_size=128),
