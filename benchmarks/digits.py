@@ -32,7 +32,7 @@ WARPED = dict(augment=0.85, ink=True)
 PEERS: dict[str, dict[str, Any]] = {
     "conv-nade": {},
     "any-order": {},
-    "nade": {"agnostic": True, "data": "images"},
+    "nade": {"agnostic": True},
     "pixelcnn": WARPED,
     "pixelcnn-any": WARPED,
 }
