@@ -24,6 +24,7 @@ __all__ = [
     "Tokenizer",
     "Vocabulary",
     "by_modality",
+    "by_tokens",
 ]
 
 
@@ -48,3 +49,24 @@ def by_modality(modality: str, length: int | None = None) -> Tokenizer:
     if modality == "audio":
         return MuLaw(length=length, streaming=False)
     raise DataError(f"modality {modality!r} is not known; choose images, table, sequences, text, bytes or audio")
+
+
+def by_tokens(tokens: str, length: int | None = None, vocab: int = 4096, streaming: bool = True) -> Tokenizer:
+    """The tokenizer of a language model.
+
+    Args:
+        tokens: bytes, bpe (learned from the data) or symbols (sequences, always with a stop symbol).
+        length: tokens in a window, or at most in an item.
+        vocab: byte-pair codes to learn.
+        streaming: text as one stream of any length; otherwise every document is an item of its own.
+
+    Raises:
+        ValueError: unknown tokens.
+    """
+    if tokens == "bytes":
+        return Bytes(length, streaming)
+    if tokens == "bpe":
+        return BPE(vocab, length, streaming)
+    if tokens == "symbols":
+        return Symbols(length)
+    raise ValueError(f"tokens={tokens!r} is unknown; choose bytes, bpe or symbols")

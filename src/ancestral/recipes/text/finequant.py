@@ -7,7 +7,7 @@ from ancestral.model import Model
 from ancestral.networks import LanguageTransformer
 from ancestral.quantisation import FineQuant
 from ancestral.recipes.registry import Claim, recipe
-from ancestral.tokenizers import BPE, Bytes, Symbols, Tokenizer
+from ancestral.tokenizers import by_tokens
 
 
 @recipe(
@@ -61,16 +61,9 @@ def finequant(
         vocab: byte-pair codes to learn.
         streaming: text as a stream of any length.
     """
-    tokenizers: dict[str, Tokenizer] = {
-        "bytes": Bytes(length, streaming),
-        "bpe": BPE(vocab, length, streaming),
-        "symbols": Symbols(length),
-    }
-    if tokens not in tokenizers:
-        raise ValueError(f"tokens={tokens!r} is unknown; choose {', '.join(tokenizers)}")
     network = LanguageTransformer(width, depth, heads, dropout=dropout)
     return Model(
-        tokenizers[tokens],
+        by_tokens(tokens, length, vocab, streaming),
         "raster",
         network,
         Shared(network),

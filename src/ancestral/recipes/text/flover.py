@@ -7,7 +7,7 @@ from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
 from ancestral.recipes.registry import Claim, recipe
-from ancestral.tokenizers import BPE, Bytes, Symbols, Tokenizer
+from ancestral.tokenizers import by_tokens
 
 
 @recipe(
@@ -56,15 +56,8 @@ def flover(
         vocab: byte-pair codes to learn.
         streaming: text as a stream of any length.
     """
-    tokenizers: dict[str, Tokenizer] = {
-        "bytes": Bytes(length, streaming),
-        "bpe": BPE(vocab, length, streaming),
-        "symbols": Symbols(length),
-    }
-    if tokens not in tokenizers:
-        raise ValueError(f"tokens={tokens!r} is unknown; choose {', '.join(tokenizers)}")
     return Model(
-        tokenizers[tokens],
+        by_tokens(tokens, length, vocab, streaming),
         "raster",
         CausalTransformer(width, depth, heads, dropout, targets=False),
         Categorical(per_site=False),

@@ -7,7 +7,7 @@ from ancestral.model import Model
 from ancestral.networks import CausalTransformer
 from ancestral.quantisation import Gear
 from ancestral.recipes.registry import Claim, recipe
-from ancestral.tokenizers import BPE, Bytes, Symbols, Tokenizer
+from ancestral.tokenizers import by_tokens
 
 
 @recipe(
@@ -63,17 +63,10 @@ def gear(
         vocab: byte-pair codes to learn.
         streaming: text as a stream of any length.
     """
-    tokenizers: dict[str, Tokenizer] = {
-        "bytes": Bytes(length, streaming),
-        "bpe": BPE(vocab, length, streaming),
-        "symbols": Symbols(length),
-    }
-    if tokens not in tokenizers:
-        raise ValueError(f"tokens={tokens!r} is unknown; choose {', '.join(tokenizers)}")
     network = CausalTransformer(width, depth, heads, dropout, targets=False)
     network.keeping = Gear(bits, group, outliers, rank, buffer, tuple((b, n) for b, n in stairs))
     return Model(
-        tokenizers[tokens],
+        by_tokens(tokens, length, vocab, streaming),
         "raster",
         network,
         Categorical(per_site=False),
