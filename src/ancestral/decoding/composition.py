@@ -5,6 +5,7 @@ Composing small models into larger ones: Du and Kaelbling 2024, arXiv:2402.01103
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ancestral.decoding.decoders import Request
+from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.speculative import prepare
 from ancestral.decoding.walk import Draw, draw_categories
 from ancestral.errors import UnsupportedError
 from ancestral.heads.base import Finite
+from ancestral.heads.loglinear import LogLinear
 from ancestral.networks.base import put
+from ancestral.networks.mixtures import Ensemble
 from ancestral.order import Order
 from ancestral.space import Condition
 
@@ -120,6 +123,46 @@ class Product:
             request.ends,
         )
         return _follow((generator, *self.others), spread, None, torch.tensor(self.powers, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class WholeProduct:
+    """Draws from the product of an ensemble's members over whole items, rather than of their conditionals.
+
+    What an :class:`ancestral.networks.Ensemble` under a :class:`ancestral.heads.LogLinear` head scores and draws is
+    the product place by place; see :class:`Product` for how the two differ.
+
+    Args:
+        particles: candidates per item; 1 leaves the product place by place.
+    """
+
+    particles: int = 32
+
+    def __call__(self, generator: Generator, request: Request) -> Tensor:
+        if self.particles == 1:
+            return Ancestral()(generator, request)
+        first, *others = members(generator)
+        head = generator.head
+        assert isinstance(head, LogLinear)
+        powers = head.powers or (1 / (1 + len(others)),) * (1 + len(others))
+        return Product(tuple(others), powers, self.particles)(first, request)
+
+
+def members(generator: Generator) -> list[Generator]:
+    """The members of an ensemble as generators of their own; all weights are shared.
+
+    Raises:
+        UnsupportedError: another network or head.
+    """
+    network, head = generator.network, generator.head
+    if not isinstance(network, Ensemble) or not isinstance(head, LogLinear):
+        raise UnsupportedError("a product of members needs an ensemble of networks under a log-linear head")
+    found = []
+    for one, own in zip(network.networks, network.heads, strict=True):
+        made = copy.copy(generator)
+        made._modules = {**generator._modules, "network": one, "head": own}
+        found.append(made)
+    return found
 
 
 def _normal(weights: Sequence[float]) -> list[float]:

@@ -7,17 +7,21 @@ model's probability that the words will all occur, which is computed exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from ancestral.decoding.guides import Guiding
+from ancestral.decoding.decoders import Ancestral, Request
+from ancestral.decoding.guides import Guided, Guiding
 from ancestral.errors import DataError
+from ancestral.noise import Noise
 
 if TYPE_CHECKING:
     from ancestral.generator import Generator
+    from ancestral.tokenizers import SequenceTokenizer
 
 
 @dataclass
@@ -203,6 +207,58 @@ class Keywords:
         if not float(guiding.chance()) > 0:
             raise DataError(f"the words do not fit into {length} symbols; give a larger length or fewer words")
         return guiding
+
+
+@dataclass(frozen=True)
+class Containing:
+    """Draws items that contain given words, with a hidden Markov model that is distilled when it is first needed.
+
+    The hidden Markov model is learned from ``samples`` of the model and is the same for the same weights. Where a
+    window moves on, the words have to occur in each.
+
+    Args:
+        tokenizer: spells the words.
+        words: each a text, with a space before it or not, or in models of sequences a symbol; a tuple in place of one
+            holds alternatives, each of which may be a list of symbols. No words leave the draws as they are.
+        states, samples, rounds: of :meth:`HiddenMarkov.fit`.
+        weight: as for :class:`Keywords`.
+    """
+
+    tokenizer: SequenceTokenizer
+    words: tuple[Any, ...] = ()
+    states: int = 32
+    samples: int = 512
+    rounds: int = 20
+    weight: float = 1.0
+    _known: WeakKeyDictionary[Generator, tuple[tuple[int, ...], HiddenMarkov]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+
+    def __call__(self, generator: Generator, request: Request) -> Tensor:
+        if not self.words:
+            return Ancestral()(generator, request)
+        clauses = tuple(self._spellings(word) for word in self.words)
+        return Guided(Keywords(self.distilled(generator), clauses, self.weight))(generator, request)
+
+    def distilled(self, generator: Generator) -> HiddenMarkov:
+        """The hidden Markov model of a generator, learned anew if its weights have changed."""
+        weights = (*generator.parameters(), *generator.buffers())
+        state = tuple(version for w in weights for version in (w.data_ptr(), w._version))
+        if generator not in self._known or self._known[generator][0] != state:
+            parts = [min(256, self.samples - i) for i in range(0, self.samples, 256)]
+            noise = [Noise.of(0, size, 256 * i) for i, size in enumerate(parts)]
+            drawn = torch.cat([Ancestral()(generator, Request(each)) for each in noise])
+            model = HiddenMarkov.fit(drawn, generator.space.largest, self.states, self.rounds)
+            self._known[generator] = (state, model)
+        return self._known[generator][1]
+
+    def _spellings(self, word: Any) -> tuple[tuple[int, ...], ...]:
+        each = tuple(word) if isinstance(word, (tuple, list)) else (word,)
+        if self.tokenizer.modality == "text":
+            each = (*each, *(f" {w}" for w in each if not w.startswith(" ")))
+        else:
+            each = tuple([w] if isinstance(w, (str, int)) else w for w in each)
+        return tuple(dict.fromkeys(self.tokenizer.symbols(w) for w in each))
 
 
 class _Looking:

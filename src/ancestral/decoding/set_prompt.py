@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ancestral.decoding.decoders import Ancestral, Request
+from ancestral.decoding.speculative import prepare
 from ancestral.decoding.walk import Draw, draw_categories
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.heads.base import Finite
@@ -18,6 +22,7 @@ from ancestral.noise import Noise
 if TYPE_CHECKING:
     from ancestral.generator import Generator
     from ancestral.model import Model
+    from ancestral.tokenizers import SequenceTokenizer
 
 
 class SetPrompt:
@@ -118,6 +123,62 @@ class SetPrompt:
         found = self.generator.head(features, torch.tensor([position]))
         assert isinstance(found, Finite)
         return F.log_softmax(found.logits[0, 0], -1)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Takes what stands between marks in a known beginning as parts without an order (:class:`SetPrompt`).
+
+    Args:
+        tokenizer: spells the marks.
+        marks: before the first part, between two, and behind the last; each one symbol. Without them everything is
+            drawn as always.
+    """
+
+    tokenizer: SequenceTokenizer
+    marks: tuple[Any, Any, Any]
+
+    def __call__(self, generator: Generator, request: Request) -> Tensor:
+        values, order, known = prepare(generator, request)
+        marks = [self._spelled(mark) for mark in self.marks]
+        every = torch.tensor([i for mark in marks for i in mark], dtype=torch.int64)
+        if not order.is_raster or not bool(torch.isin(values[:, :known], every).any()):
+            return Ancestral()(generator, request)
+        if not all(len(mark) == 1 for mark in marks):
+            raise DataError(f"the marks {self.marks!r} are not one symbol each; choose others with marks=")
+        if request.condition.label is not None:
+            raise UnsupportedError("prompts of sets take no label")
+        length = generator.space.n - known if request.sets is None else min(request.sets, generator.space.n - known)
+        seeds, stop = request.noise.bits(1)[:, 0], generator.space.stop
+        for i, row in enumerate(values):
+            before, parts, after = _parts(row[:known], *(mark[0] for mark in marks))
+            drawn = SetPrompt(generator, before, parts, after).draw(length, Noise(seeds[i : i + 1]), **request.options)
+            row[known : known + length] = drawn
+            ends = [] if stop is None else torch.nonzero(drawn == stop)[:, 0].tolist()
+            if ends:
+                row[known + ends[0] :] = stop
+        return values
+
+    def _spelled(self, mark: Any) -> tuple[int, ...]:
+        try:
+            return self.tokenizer.symbols(mark)
+        except DataError:  # no symbol of this vocabulary, so that no prompt can hold it
+            return ()
+
+
+def _parts(prompt: Tensor, begin: int, between: int, end: int) -> tuple[Tensor, list[Tensor], Tensor]:
+    """What stands before, between and behind the marks.
+
+    Raises:
+        DataError: marks that do not go together, or nothing behind them.
+    """
+    where = [(i, int(prompt[i])) for i in torch.nonzero(torch.isin(prompt, torch.tensor([begin, between, end])))[:, 0]]
+    kinds = [kind for _, kind in where]
+    if kinds[:1] != [begin] or kinds[-1:] != [end] or any(kind != between for kind in kinds[1:-1]) or len(kinds) < 2:
+        raise DataError("the marks of a set of parts are one that begins it, those between parts, and one that ends it")
+    places = [i for i, _ in where]
+    parts = [prompt[a + 1 : b] for a, b in pairwise(places)]
+    return prompt[: places[0]], parts, prompt[places[-1] + 1 :]
 
 
 def complete_set(

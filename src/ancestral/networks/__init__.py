@@ -7,7 +7,7 @@ from ancestral.networks.language import LanguageTransformer
 from ancestral.networks.masked import MaskedTransformer
 from ancestral.networks.masked_convolution import MaskedConvolution
 from ancestral.networks.masked_dense import MADE, NADE, DeepNADE
-from ancestral.networks.mixtures import ClassMixture, Ensemble
+from ancestral.networks.mixtures import ClassMixture, Ensemble, Factor
 from ancestral.networks.recurrent import Mamba, Recurrent
 from ancestral.networks.specialist import Specialist
 from ancestral.networks.transformer import CausalTransformer, QueryTransformer
@@ -21,6 +21,7 @@ __all__ = [
     "ClassMixture",
     "DeepNADE",
     "Ensemble",
+    "Factor",
     "GatedConvolution",
     "LanguageTransformer",
     "Mamba",

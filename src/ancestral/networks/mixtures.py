@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -95,6 +96,71 @@ class Ensemble(Network):
             for (network, head), inner in zip(self._members(), cache.state, strict=True)
         ]
         return torch.cat(said, -1)
+
+
+class Factor(Network):
+    """A network that is told one of several facts that a label stands for, or none of them.
+
+    A label is the number with the digits ``(f_1, ..., f_m)``, the last one counting fastest.
+
+    Args:
+        network: what it is told to.
+        sizes: how many values each fact has; their product is the number of labels. Without labels in the data
+            nothing is told.
+        which: index of the fact; None for none.
+
+    Shapes:
+        features of ``network``, float32 ``[B, N, D]``.
+    """
+
+    def __init__(self, network: Network, sizes: Sequence[int], which: int | None):
+        super().__init__()
+        self.network, self.sizes, self.which = network, tuple(sizes), which
+        for name in ("any_order", "shrinking_sets", "parallel_sets", "needs_mask"):
+            setattr(self, name, getattr(network, name))
+
+    def build(self, space: Space) -> Factor:
+        self.space = space
+        if space.classes and math.prod(self.sizes) != space.classes:
+            words = " x ".join(map(str, self.sizes))
+            raise ValueError(
+                f"factors of {words} values make {math.prod(self.sizes)} labels, the data have {space.classes}"
+            )
+        told = 0 if self.which is None or not space.classes else self.sizes[self.which]
+        self.network.build(space.replace(classes=told))
+        self.width = self.network.width
+        return self
+
+    def _told(self, condition: Condition | None) -> Condition | None:
+        if condition is None or condition.label is None:
+            return condition
+        if self.which is None:
+            return replace(condition, label=None)
+        digit = condition.label // math.prod(self.sizes[self.which + 1 :]) % self.sizes[self.which]
+        return replace(condition, label=torch.where(condition.label < 0, -1, digit))
+
+    def check(self, order: Order) -> None:
+        self.network.check(order)
+
+    def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
+        found: Tensor = self.network(values, order, self._told(condition))
+        return found
+
+    def observe(self, values: Tensor, known: Tensor, condition: Condition | None = None) -> Tensor:
+        return self.network.observe(values, known, self._told(condition))
+
+    def start(
+        self,
+        batch: int,
+        order: Order,
+        condition: Condition | None = None,
+        values: Tensor | None = None,
+        known_sets: int = 0,
+    ) -> Cache:
+        return self.network.start(batch, order, self._told(condition), values, known_sets)
+
+    def step(self, cache: Cache, last: Tensor | None = None) -> Tensor:
+        return self.network.step(cache, last)
 
 
 class ClassMixture(Network):

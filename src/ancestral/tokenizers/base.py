@@ -346,6 +346,10 @@ class SequenceTokenizer(Tokenizer):
         count = len(self._ids(dataset)[0])
         return self.encode(dataset)[0], torch.arange(self.space.n) < count
 
+    def symbols(self, part: Any) -> tuple[int, ...]:
+        """The symbols of a part of an item, given as an item is (a text; a list of symbols)."""
+        return tuple(int(i) for i in self._ids(self._part(part))[0])
+
     def _cut(self, row: Tensor) -> np.ndarray:
         ids = row.cpu().numpy().astype(np.int64)
         ends = np.flatnonzero(ids == self.alphabet)
