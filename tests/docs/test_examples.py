@@ -74,12 +74,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: np.ndarray) ->
     monkeypatch.setattr(Autoencoder, "fit", briefly)
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "photos", digits[:60])
-    write_images(tmp_path / "other-photos", digits[60:70])
-    write_images(tmp_path / "damaged", digits[70:72])
+    write_images(tmp_path / "other-photos", digits[60:100])
+    write_images(tmp_path / "damaged", digits[110:112])
     for i in range(60):
         (tmp_path / "photos" / f"{i:03d}.txt").write_text(f"the digit {i % 10}")
-    write_images(tmp_path / "small", digits[72:74, ::2, ::2])
-    write_images(tmp_path / "torn", digits[74:76])
+    write_images(tmp_path / "small", digits[112:114, ::2, ::2])
+    write_images(tmp_path / "torn", digits[114:116])
     mask = np.zeros((8, 8), np.uint8)
     mask[:4] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
