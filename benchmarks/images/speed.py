@@ -23,6 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ancestral.decoding.decoders import Decoder, Request
+from ancestral.evaluation.passes import counting
 from ancestral.model import Model
 from ancestral.networks.transformer import KeyValues
 from ancestral.noise import Noise
@@ -92,39 +93,25 @@ def fitted(system: System, tokenizers: dict[str, Autoencoder], grid: int, width:
     return best
 
 
-class Counter:
-    """Counts a network's passes and the bytes of its cache, while it is in force."""
+class Cached:
+    """Counts the bytes of the keys and values that are kept, while it is in force."""
 
-    def __init__(self, model: Model):
-        self.network, self.passes, self.bytes = model.generator.network, 0, 0
+    def __init__(self) -> None:
+        self.bytes = 0
 
-    def __enter__(self) -> Counter:
-        start, step, observe = KeyValues.__init__, self.network.step, self.network.observe
+    def __enter__(self) -> Cached:
+        start = KeyValues.__init__
 
         def made(kept: KeyValues, like: torch.Tensor, capacity: int) -> None:
             start(kept, like, capacity)
             self.bytes += 2 * kept.k.numel() * kept.k.element_size()
 
-        def stepped(*args: Any) -> Any:
-            self.passes += 1
-            inside, self.network.observe = self.network.observe, observe  # type: ignore[method-assign]
-            try:
-                return step(*args)
-            finally:
-                self.network.observe = inside  # type: ignore[method-assign]
-
-        def observed(*args: Any) -> Any:
-            self.passes += 1
-            return observe(*args)
-
         self._undo = start
         KeyValues.__init__ = made  # type: ignore[method-assign]
-        self.network.step, self.network.observe = stepped, observed  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: Any) -> None:
         KeyValues.__init__ = self._undo  # type: ignore[method-assign]
-        del self.network.step, self.network.observe
 
 
 @torch.no_grad()
@@ -167,13 +154,13 @@ def main() -> None:
     decoders = {k: SYSTEMS[k].decoder or model.decoder for k, model in models.items()}
     rows: dict[str, dict[str, float]] = {}
     for name, model in models.items():
-        with Counter(model) as counter:
+        with Cached() as cached, counting(model.generator.network) as passes:
             draw(model, decoders[name], 1)
         rows[name] = {
             "parameters": model.parameters,
             "codes": model.space.n,
-            "passes": counter.passes,
-            "cache_mib_per_image": counter.bytes / 2**20,
+            "passes": passes.network,
+            "cache_mib_per_image": cached.bytes / 2**20,
         }
         print(name, rows[name], flush=True)
     for batch in (1, options.batch):

@@ -149,6 +149,15 @@ def test_passes_are_counted_and_the_network_is_left_as_it_was() -> None:
     torch.testing.assert_close(torch.tensor(draw(model, 3, seed=3).images.pixels[:2, ..., 0]), torch.tensor(plain))
 
 
+def test_passes_inside_the_compiled_kernels_are_counted() -> None:
+    model = fit(bars(50), recipe="aim", width=16, depth=1, heads=2, steps=1, quiet=True)
+    raster = fit(bars(50), recipe="rar", width=16, depth=1, heads=2, steps=1, quiet=True)
+    for drawing in (model, raster):
+        with counting(drawing.generator.network) as passes:
+            drawing.sample(2, seed=3)
+        assert passes.network == 64
+
+
 def test_drafts_of_speculative_decoding_are_counted_apart() -> None:
     model = fit(bars(50), recipe="lantern", width=16, depth=2, heads=2, draft=1, steps=1, quiet=True)
     plain = model.sample(1, seed=3)

@@ -142,6 +142,7 @@ def walk(
             )
             break
         if run is not None and k > known_sets and (done := run(cache, values, k, end, alive, over)):
+            network.stepped(done)
             k += done - 1
             if ends is not None and bool(over.all()):
                 break

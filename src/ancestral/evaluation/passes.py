@@ -50,7 +50,12 @@ def counting(network: Network) -> Iterator[Passes]:
     # A class of its own rather than attributes of the instance: copies of the network keep their own layers.
     kind: Any = type(network)
     ways = {name: counted(getattr(kind, name)) for name in _WAYS_IN if hasattr(kind, name)}
-    network.__class__ = type(kind.__name__, (kind,), ways)
+
+    def stepped(self: Network, count: int) -> None:
+        found.network += count * (self is network)
+        found.draft += count * (self is not network)
+
+    network.__class__ = type(kind.__name__, (kind,), {**ways, "stepped": stepped})
     try:
         yield found
     finally:

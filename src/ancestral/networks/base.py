@@ -137,6 +137,12 @@ class Network(nn.Module):
         cache.next += 1
         return take(features, sites)
 
+    def stepped(self, count: int) -> None:
+        """Told that compiled kernels took ``count`` steps in the place of :meth:`step`; nothing needs to be done.
+
+        Who counts passes (:mod:`ancestral.evaluation.passes`) listens here.
+        """
+
     def look(self, cache: Cache, now: Tensor, time: Tensor, rows: slice) -> Tensor:
         """Features ``[B', S_k, D]`` of the set that the last :meth:`step` was about, given what its values are now.
 
