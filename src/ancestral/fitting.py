@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ancestral.noise import Noise, hash64
 from ancestral.space import Condition, Space
 from ancestral.tokenizers import Tokenizer
 from ancestral.training import DiskItems, Items, TrainConfig, Windows, derive
+from ancestral.training.memory import parts
+from ancestral.training.source import Source
 
 
 class Trainee(nn.Module):
@@ -47,15 +50,23 @@ def check_options(options: dict[str, Any]) -> None:
             raise DataError(f"fit has no option {name!r}; training takes {', '.join(sorted(allowed))}")
 
 
-def train_config(options: dict[str, Any], seed: int, validated: bool) -> TrainConfig:
-    """The configuration of training: ten minutes, and early stopping where there is validation, unless told."""
+def train_config(
+    options: dict[str, Any], seed: int, validated: bool, trainee: Trainee | None = None, source: Source | None = None
+) -> TrainConfig:
+    """The configuration of training: ten minutes, early stopping where there is validation, and batches in as many
+    parts as memory needs, unless told."""
     options = dict(options)
     if not any(options.get(k) for k in ("steps", "minutes", "epochs")):
         options["minutes"] = 10.0
     options.setdefault("seed", seed)
     if validated:
         options.setdefault("patience", 6)
-    return TrainConfig(**options)
+    config = TrainConfig(**options)
+    if trainee is None or source is None or "accumulate" in options:
+        return config
+    space, width = trainee.generator.space, trainee.generator.network.width
+    numbers = space.n * (width + math.prod(space.event) * space.largest)
+    return replace(config, accumulate=parts(trainee, source, config.batch_size, numbers))
 
 
 def held_share(validation: Any) -> float | None:

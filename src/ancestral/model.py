@@ -189,11 +189,11 @@ class Model:
         merged = fit_tokenizer(self.tokenizer, dataset, sketch, held, share or 0.0, seed, merged, tokenizer_training)
         self.build(seed=seed)
         source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
-        config = train_config(merged, seed, validated=held_source is not None)
         prepare(self.generator, source, held_source)
         self.generator.train()
         try:
             trainee = Trainee(self.generator)
+            config = train_config(merged, seed, held_source is not None, trainee, source)
             self.history = train(trainee, source, config, validation=held_source, callbacks=callbacks)
         finally:
             self.generator.eval()

@@ -27,7 +27,8 @@ class TrainConfig:
     batch_size: int = 64
     """Items per step, over all processes together."""
     accumulate: int = 1
-    """Parts in which each process works through its share of a batch, to save memory."""
+    """Parts in which each process works through its share of a batch, to save memory. A model's ``fit`` takes as many
+    as its items are large (:func:`ancestral.training.memory.parts`), unless told."""
     lr: float = 1e-3
     """Peak learning rate of AdamW (Loshchilov and Hutter, 2017, arXiv:1711.05101)."""
     weight_decay: float = 0.05
