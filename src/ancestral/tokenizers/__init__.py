@@ -51,7 +51,7 @@ def by_modality(modality: str, length: int | None = None) -> Tokenizer:
     raise DataError(f"modality {modality!r} is not known; choose images, table, sequences, text, bytes or audio")
 
 
-def by_tokens(tokens: str, length: int | None = None, vocab: int = 4096, streaming: bool = True) -> Tokenizer:
+def by_tokens(tokens: str, length: int | None = None, vocab: int = 4096, streaming: bool = True) -> SequenceTokenizer:
     """The tokenizer of a language model.
 
     Args:

@@ -7,7 +7,7 @@ from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
 from ancestral.recipes.registry import Claim, recipe
-from ancestral.tokenizers import BPE, Bytes, SequenceTokenizer, Symbols
+from ancestral.tokenizers import by_tokens
 
 
 @recipe(
@@ -55,18 +55,12 @@ def set_based_prompting(
         vocab: byte-pair codes to learn.
         streaming: text as a stream of any length.
     """
-    tokenizers: dict[str, SequenceTokenizer] = {
-        "bytes": Bytes(length, streaming),
-        "bpe": BPE(vocab, length, streaming),
-        "symbols": Symbols(length),
-    }
-    if tokens not in tokenizers:
-        raise ValueError(f"tokens={tokens!r} is unknown; choose {', '.join(tokenizers)}")
+    tokenizer = by_tokens(tokens, length, vocab, streaming)
     return Model(
-        tokenizers[tokens],
+        tokenizer,
         "raster",
         CausalTransformer(width, depth, heads, dropout, targets=False),
         Categorical(per_site=False),
-        decoder=Marked(tokenizers[tokens], (marks[0], marks[1], marks[2])),
+        decoder=Marked(tokenizer, (marks[0], marks[1], marks[2])),
         training=dict(lr=2e-3, batch_size=32, weight_decay=0.1),
     )
