@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from sitegen.decoders import decoders  # noqa: E402
 from sitegen.docstrings import markdown  # noqa: E402
+from sitegen.images import images  # noqa: E402
 from sitegen.measured import measured_page  # noqa: E402
 from sitegen.pictures import orders_svg  # noqa: E402
 from sitegen.published import published_table  # noqa: E402
@@ -64,11 +65,18 @@ def decoder_tables() -> str:
     return decoders(read_results())
 
 
+def image_tables() -> str:
+    """Image systems side by side, as recorded, with the samples that lie beside the page."""
+    pictures = {path.stem.removeprefix("samples_"): path.name for path in PAGES.glob("samples_*.png")}
+    return images(read_results(), pictures)
+
+
 GENERATED = {
     "laws": laws_table,
     "help": command_help,
     "published": published_table,
     "decoders": decoder_tables,
+    "images": image_tables,
 }
 """What written pages can ask for."""
 

@@ -42,6 +42,7 @@ from record import record  # noqa: E402
 
 GOAL, ENOUGH = 0.9, 5
 """Class accuracy that samples of so many recipes should have."""
+PAGES = HERE.parent.parent / "docs" / "pages"
 SIDE = 32
 """Pixels along each axis of the images."""
 
@@ -205,12 +206,42 @@ def grid(images: Images, path: Path) -> None:
     sheet(images.take(order), 10, images.pixels.shape[1]).save(path)
 
 
+def picture(bench: Bench, chosen: list[tuple[str, str]], columns: int = 5) -> None:
+    """The first images of every class, a row per class, of several recipes beside each other: for the documentation.
+
+    Args:
+        chosen: ids and guidance scales.
+        columns: images of each class.
+    """
+    from PIL import Image
+
+    sheets = [Image.open(bench.work / "grids" / f"{name}-guidance{scale}.png") for name, scale in chosen]
+    gap = 2
+    width = columns * (SIDE + gap)
+    page = Image.new("RGB", (len(sheets) * (width + 4 * gap) - 4 * gap, sheets[0].height), "white")
+    for i, one in enumerate(sheets):
+        page.paste(one.crop((gap, 0, gap + width, one.height)), (i * (width + 4 * gap), 0))
+    colours = 256 if bench.train.pixels.shape[-1] > 1 else 16
+    page.quantize(colours).save(PAGES / f"samples_{bench.given.data}.png", optimize=True)
+
+
 def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str]) -> None:
     """The table so far."""
     given = bench.given
     best = {r: max(d["class_accuracy"] for d in row["draws"].values()) for r, row in rows.items()}
     reached = sorted((r for r, a in best.items() if a >= GOAL), key=lambda r: -best[r])
     goal = given.data == "mnist"
+    # The clearest five where classes can be judged by eye, each at its clearest scale; else those least far from real.
+    ranked = [
+        ((-draw["class_accuracy"], draw["frechet"]) if goal else (draw["frechet"],), name, scale)
+        for name, row in rows.items()
+        for scale, draw in row["draws"].items()
+    ]
+    shown: dict[str, str] = {}
+    for _, name, scale in sorted(ranked):
+        shown.setdefault(name, scale)
+    pictured = list(shown.items())[:5]
+    picture(bench, pictured)
     path = record(
         f"equal_budget_{given.data}",
         {"rows": rows, "floor_of_real_images": bench.floor(), "recipes_with_class_accuracy_of_0.9": reached},
@@ -226,6 +257,7 @@ def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str])
             "notes": "Frechet distances of equal counts compare; they are too large on average for few images. The "
             "judge of class accuracy is another network than the one whose features are compared. Test images were "
             "used for these figures only, but the guidance scale with the best class accuracy counts for the goal.",
+            "pictured": [f"{name} (guidance {scale})" for name, scale in pictured],
             "failed": failed,
         },
     )

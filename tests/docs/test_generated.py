@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
 
 from sitegen.decoders import decoders
 from sitegen.docstrings import inline, markdown, signature
+from sitegen.images import images
 from sitegen.measured import measured_page
 from sitegen.pictures import orders_svg, panels
 from sitegen.published import published_table
@@ -114,6 +115,30 @@ def test_decoders_are_compared_as_they_were_measured() -> None:
     assert "| a draft | exact rejection | 0.5 | 1.25 | the model's (chi-square test: p = 0.31) |" in page
     assert "| a draft | greedy match | 0.25 |  | **not** the greedy texts |" in page
     assert "**not reproduced**" in page and "`python b.py`" in page
+
+
+def test_images_are_compared_as_they_were_measured() -> None:
+    assert images({}).count("has recorded no result") == 5
+    draw = {"frechet": 0.5, "precision": 0.9, "recall": 0.25, "class_accuracy": 0.975, "forward_passes_per_image": 16.0}
+    row = {"tokens": "VQ codes", "sites": 16, "parameters": 1234, "steps": 7, "rfid": 0.125}
+    draws = {"0": draw | {"processor_seconds_per_image": 0.01}, "1.5": draw | {"processor_seconds_per_image": 0.02}}
+    near = {**draws["0"], "frechet": 0.1}
+    result = {
+        "verdict": "reproduced",
+        "command": "python b.py",
+        "ours": {
+            "rows": {
+                "a": {"recipe": "a", "draws": draws, **row},
+                "b": {"recipe": "b", "draws": {"0": near}, **row},
+            },
+            "floor_of_real_images": {"frechet": 0.01, "precision": 1, "recall": 1, "judge_accuracy_on_test": 0.98},
+        },
+        "extra": {"failed": {"c": "it did not fit"}, "pictured": ["a (guidance 0)"]},
+    }
+    page = images({"equal_budget_mnist": result}, {"mnist": "samples.png"})
+    assert "| VQ codes | 16 | 1,234 | 7 | 0 / 1.5 | 0.5 / 0.5 |" in page and "| 0.01 / 0.02 | 0.125 |" in page
+    assert page.index("[`b`](recipes/b.md)") < page.index("[`a`](recipes/a.md)"), "the better one comes first"
+    assert "(samples.png)" in page and "`c` has no row: it did not fit." in page and "**reproduced**" in page
 
 
 def test_lineage_names_every_system_once() -> None:
