@@ -43,6 +43,16 @@ def test_what_is_remembered_grows_with_the_image_and_nothing_is_left_behind() ->
     assert 4 < found[8] / found[4] < 16  # four times as many places, each attending to four times as many
 
 
+def test_long_sequences_do_not_keep_every_pair_of_places() -> None:
+    found = {}
+    for places in (1600, 3200):
+        data = Images(np.zeros((1, 1, places, 1), np.uint8), levels=2)
+        model = catalogue()["rar"](width=16, depth=1, heads=2, dropout=0.1).build(data)
+        source, _ = sources(model.tokenizer, data, None, 0.0, 0)
+        found[places] = memory.remembered(Trainee(model.generator.train()), source)
+    assert found[3200] < 2.1 * found[1600]
+
+
 def test_batches_are_cut_only_where_memory_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Items(x=torch.ones(7, 1000))
     assert memory.parts(Squares(), source, 64, 1000) == 1

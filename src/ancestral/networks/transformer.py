@@ -19,6 +19,9 @@ from ancestral.order import Order
 from ancestral.quantisation.caches import Keeping, parts
 from ancestral.space import Condition, Space
 
+_DROPPED = 1 << 21
+"""Pairs of places up to which dropout is also that of attention weights."""
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467) over the last axis."""
@@ -159,7 +162,8 @@ class Block(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Attention and output projection: ``[B, T, D]``."""
-        drop = self.dropout if self.training else 0.0
+        # On a processor weights are dropped only if all of them are kept, which the memory of long sequences forbids.
+        drop = self.dropout if self.training and q.shape[2] * k.shape[2] <= _DROPPED else 0.0
         if self.shared != self.heads:
             k, v = (part.repeat_interleave(self.heads // self.shared, 1) for part in (k, v))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=drop)
@@ -215,7 +219,7 @@ class CausalTransformer(SequenceNetwork):
         width: features D.
         depth: layers.
         heads: attention heads; by default one per 64 features, at least 2.
-        dropout: share of attention weights and activations dropped in training.
+        dropout: share of activations dropped in training, and of attention weights up to about 1,400 places.
         targets: learned positions of the fed and of the predicted site are added to the input.
         rotary: rotary embedding of the predicted site's coordinates.
         blind: sites of one set do not see each other's inputs, so that each gets the features that it would
