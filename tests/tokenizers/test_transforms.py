@@ -86,6 +86,11 @@ def test_wavelet_planes_of_colours(channels: int) -> None:
     assert whole.space.coords is not None and len(set(whole.space.coords)) == whole.space.n
 
 
+def test_long_images_come_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="16,384 tokens"):
+        WaveletPlanes(2, 4).fit(pictures(2, side=64))
+
+
 def test_wavelet_tokens_that_cannot_stand_there() -> None:
     tokenizer = WaveletPlanes(1).fit(pictures(5))
     anything = torch.randint(0, 5, (4, tokenizer.space.n), generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from ancestral.errors import DataError
 from ancestral.space import Space
 from ancestral.tokenizers.transforms import FixedTransform
 
+LONG = 8192
+"""Tokens per image beyond which a word of warning is due."""
 ZERO, POSITIVE, NEGATIVE, LOW, HIGH = range(5)
 """Still insignificant; significant now, with a sign; the next bit of a significant coefficient."""
 
@@ -139,6 +142,12 @@ class WaveletPlanes(FixedTransform):
             for v, u in self._scan()
             for c in colours
         ]
+        if len(sites) > LONG:
+            warnings.warn(
+                f"every image is {len(sites):,} tokens, on which a transformer is slow: read the images smaller "
+                "(size=), in grey (channels=1), or keep fewer planes=",
+                stacklevel=2,
+            )
         # In the first plane nothing is significant yet, and no bit can follow.
         count = len(sites) // kept
         sizes = (LOW,) * count + (HIGH + 1,) * (len(sites) - count)
