@@ -225,6 +225,31 @@ def picture(bench: Bench, chosen: list[tuple[str, str]], columns: int = 5) -> No
     page.quantize(colours).save(PAGES / f"samples_{bench.given.data}.png", optimize=True)
 
 
+def whole(given: argparse.Namespace) -> str:
+    """The command that makes the whole table in one go, however many calls it took."""
+    names = (
+        "folder",
+        "data",
+        "minutes",
+        "tokenizer_minutes",
+        "samples",
+        "width",
+        "depth",
+        "codes",
+        "channels",
+        "patch",
+    )
+    told = [f"--{name.replace('_', '-')} {getattr(given, name)}" for name in names]
+    pixels, guidance = ",".join(given.pixels), ",".join(f"{g:g}" for g in given.guidance)
+    return " ".join(
+        [
+            "python benchmarks/images/equal_budget.py",
+            *told,
+            f"--pixels {pixels} --guidance {guidance} --seed {given.seed}",
+        ]
+    )
+
+
 def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str]) -> None:
     """The table so far."""
     given = bench.given
@@ -250,6 +275,7 @@ def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str])
         f"{given.codes} codes of {2 * given.patch} x {2 * given.patch} pixels; {given.samples:,} class-conditional "
         f"samples against {len(bench.test):,} test images",
         verdict=("reproduced" if len(reached) >= ENOUGH else "not reproduced") if goal else "not tested",
+        command=whole(given),
         published={"goal": f"class accuracy of at least {GOAL} for at least {ENOUGH} recipes"} if goal else None,
         extra={
             "feature_network": bench.network.title,
