@@ -37,15 +37,15 @@ def budget(result: Mapping[str, Any], picture: str = "") -> str:
 
         rows.append(
             [
-                f"[`{row['recipe']}`](recipes/{row['recipe']}.md)", row["tokens"], _cell(row["sites"]),
-                _cell(row["parameters"]), _cell(row["steps"]), " / ".join(row["draws"]), each("frechet"),
-                each("precision"), each("recall"), each("class_accuracy"), each("forward_passes_per_image"),
-                each("processor_seconds_per_image"), f"{row['rfid']:.3g}" if "rfid" in row else "0",
+                f"[`{row['recipe']}`](recipes/{row['recipe']}.md)", " / ".join(row["draws"]), each("frechet"),
+                each("class_accuracy"), each("forward_passes_per_image"), each("processor_seconds_per_image"),
+                each("precision"), each("recall"), f"{row['rfid']:.3g}" if "rfid" in row else "0", row["tokens"],
+                _cell(row["sites"]), _cell(row["parameters"]), _cell(row["steps"]),
             ]
         )  # fmt: skip
     head = (
-        "recipe", "tokens", "sites", "parameters", "steps", "guidance", "Fréchet distance", "precision", "recall",
-        "class accuracy", "passes", "seconds per image", "rFID",
+        "recipe", "guidance", "Fréchet distance", "class accuracy", "passes", "seconds per image", "precision",
+        "recall", "rFID", "tokens", "sites", "parameters", "steps",
     )  # fmt: skip
     real = ours["floor_of_real_images"]
     parts = [

@@ -136,7 +136,8 @@ def test_images_are_compared_as_they_were_measured() -> None:
         "extra": {"failed": {"c": "it did not fit"}, "pictured": ["a (guidance 0)"]},
     }
     page = images({"equal_budget_mnist": result}, {"mnist": "samples.png"})
-    assert "| VQ codes | 16 | 1,234 | 7 | 0 / 1.5 | 0.5 / 0.5 |" in page and "| 0.01 / 0.02 | 0.125 |" in page
+    assert "| 0 / 1.5 | 0.5 / 0.5 | 0.975 / 0.975 | 16 / 16 | 0.01 / 0.02 |" in page
+    assert "| 0.125 | VQ codes | 16 | 1,234 | 7 |" in page
     assert page.index("[`b`](recipes/b.md)") < page.index("[`a`](recipes/a.md)"), "the better one comes first"
     assert "(samples.png)" in page and "`c` has no row: it did not fit." in page and "**reproduced**" in page
 
