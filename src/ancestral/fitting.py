@@ -50,13 +50,23 @@ def check_options(options: dict[str, Any]) -> None:
             raise DataError(f"fit has no option {name!r}; training takes {', '.join(sorted(allowed))}")
 
 
+_BUDGETS = ("steps", "minutes", "epochs", "min_steps")
+
+
+def merge_options(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's options of training with those that were asked for, whose budget replaces the recipe's whole."""
+    if any(options.get(k) for k in _BUDGETS[:3]):
+        defaults = {k: v for k, v in defaults.items() if k not in _BUDGETS}
+    return {**defaults, **options}
+
+
 def train_config(
     options: dict[str, Any], seed: int, validated: bool, trainee: Trainee | None = None, source: Source | None = None
 ) -> TrainConfig:
     """The configuration of training: ten minutes, early stopping where there is validation, and batches in as many
     parts as memory needs, unless told."""
     options = dict(options)
-    if not any(options.get(k) for k in ("steps", "minutes", "epochs")):
+    if not any(options.get(k) for k in _BUDGETS[:3]):
         options["minutes"] = 10.0
     options.setdefault("seed", seed)
     if validated:

@@ -22,6 +22,7 @@ from ancestral.fitting import (
     fit_mixture,
     fit_tokenizer,
     held_share,
+    merge_options,
     prepare,
     sources,
     start_tokenizer,
@@ -154,7 +155,8 @@ class Model:
         """Learn the joint distribution of ``data``.
 
         A learned tokenizer is trained first, on its share of ``minutes=`` (``model.tokenizer.share``); ``steps=`` and
-        ``epochs=`` are those of either.
+        ``epochs=`` are those of either. A budget given here replaces the recipe's own; without either it is ten
+        minutes.
 
         Args:
             data: file, folder, array, DataFrame, list ... of the model's modality.
@@ -185,7 +187,7 @@ class Model:
         held = None if share is not None else self.read(validation, **(reading or {}))
         if tokenizer is not None:
             self.tokenizer, dataset = swap_tokenizer(tokenizer, dataset)
-        merged = {**self.training, **options}
+        merged = merge_options(self.training, options)
         merged = fit_tokenizer(self.tokenizer, dataset, sketch, held, share or 0.0, seed, merged, tokenizer_training)
         self.build(seed=seed)
         source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)

@@ -45,6 +45,7 @@ class Space:
         ordinal: neighbouring categories are alike (grey levels), so that mixtures of logistics make sense.
         groups: sites that make sense in this sequence only (the digits of a number), which random orders keep.
         lexicons: columns with listed values.
+        ordered: sites, in ascending order, whose symbols ascend with a number, where only some sites are such.
     """
 
     shape: tuple[int, ...]
@@ -59,6 +60,7 @@ class Space:
     groups: tuple[tuple[int, ...], ...] = ()
     lexicons: tuple[Lexicon, ...] = ()
     text: int = 0
+    ordered: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.sizes, tuple) and len(self.sizes) != self.n:
@@ -96,6 +98,20 @@ class Space:
             return torch.full((self.n,), self.sizes, dtype=torch.int64)
         return torch.tensor(self.sizes, dtype=torch.int64)
 
+    def waves(self, most: int = 8) -> tuple[Tensor, ...]:
+        """Smooth functions on the symbols of every ordered site, each float32 ``[K, most]``.
+
+        They are cosines of 1, 2 ... half waves over the K symbols, the j-th of amplitude 1/j, scaled so that the mean
+        square length of a symbol's row is 1. A linear map of them changes little from a symbol to the next.
+        """
+        number, sizes = torch.arange(1, most + 1), self.site_sizes()
+        each = []
+        for site in self.ordered:
+            place = (torch.arange(int(sizes[site])) + 0.5) / sizes[site]
+            wave = torch.cos(math.pi * place[:, None] * number) / number
+            each.append(wave / wave.square().sum(1).mean().sqrt().clamp(min=1e-6))
+        return tuple(each)
+
     def positions(self) -> Tensor:
         """Coordinates of the sites, float32 ``[N, axes]``."""
         if self.coords is not None:
@@ -130,6 +146,7 @@ class Space:
             content[key] = tuple(content[key])
         if isinstance(content["sizes"], list):
             content["sizes"] = tuple(content["sizes"])
+        content["ordered"] = tuple(content.get("ordered", ()))
         if content.get("coords") is not None:
             content["coords"] = tuple(tuple(row) for row in content["coords"])
         content["groups"] = tuple(tuple(group) for group in content.get("groups", ()))

@@ -13,6 +13,7 @@ from torch import nn
 from training_toys import Denoiser, Quadratic, Scale, data
 
 from ancestral.errors import TrainingError
+from ancestral.fitting import merge_options
 from ancestral.training import Items, TrainConfig, train
 from ancestral.training.optimiser import Average, decayed
 
@@ -52,6 +53,21 @@ def test_budget_is_whichever_ends_first():
     assert TrainConfig(epochs=2.5, steps=3, batch_size=4).total_steps(10) == 3
     assert TrainConfig(epochs=2, batch_size=64).total_steps(10) == 2
     assert TrainConfig(minutes=1).total_steps(10) is None
+
+
+def test_few_items_get_a_least_number_of_steps():
+    assert TrainConfig(epochs=2, min_steps=50, batch_size=4).total_steps(10) == 50
+    assert TrainConfig(epochs=40, min_steps=50, batch_size=4).total_steps(10) == 100
+    assert TrainConfig(epochs=2, min_steps=50, steps=30, batch_size=4).total_steps(10) == 30
+    with pytest.raises(TrainingError, match="min_steps=0 must be more than zero"):
+        TrainConfig(epochs=2, min_steps=0)
+
+
+def test_a_budget_that_is_asked_for_replaces_the_recipes():
+    own = {"lr": 0.1, "epochs": 8, "min_steps": 400, "minutes": 10.0}
+    assert merge_options(own, {"lr": 0.2}) == {**own, "lr": 0.2}
+    assert merge_options(own, {"minutes": 3}) == {"lr": 0.1, "minutes": 3}
+    assert merge_options(own, {"steps": None}) == {**own, "steps": None}
 
 
 def test_only_matrices_decay():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ancestral.heads.base import Finite, Head, draw_categories, needs_one_category
 from ancestral.noise import Noise
+from ancestral.smooth import SmoothRows
 from ancestral.space import Space
 
 DIGIT_PRIORS = tuple(2.0**k for k in range(-6, 11))
@@ -82,6 +83,7 @@ class RaggedCategorical(Head):
         self._sizes = space.site_sizes().tolist()
         self._starts = [0, *itertools.accumulate(self._sizes)]
         self.weight = nn.Parameter(torch.randn(sum(self._sizes), width) * (0.3 / math.sqrt(width)))
+        self.smooth = SmoothRows(space, self.weight, 0.3 / math.sqrt(width)) if space.ordered else None
         self.bias = nn.Parameter(torch.zeros(sum(self._sizes)))
         self._counted: dict[int, tuple[int, int]] = {}  # site -> its coarse and its entry site
         for lexicon in space.lexicons:
@@ -143,7 +145,8 @@ class RaggedCategorical(Head):
 
     def maps(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Weights ``[K, D]`` and biases ``[K]`` of all sites, cut once rather than one by one."""
-        return self.weight.split(self._sizes), self.bias.split(self._sizes)
+        weight = self.weight if self.smooth is None else self.weight + self.smooth()
+        return weight.split(self._sizes), self.bias.split(self._sizes)
 
     def site_logits(self, features: Tensor, site: int, maps: tuple[tuple[Tensor, ...], ...] | None = None) -> Tensor:
         """Logits ``[B, K]`` of one site from features ``[B, D]``, with :meth:`maps` where the caller has them."""
@@ -151,7 +154,10 @@ class RaggedCategorical(Head):
             return self._lookup(features, site)
         if maps is None:
             rows = slice(self._starts[site], self._starts[site] + self._sizes[site])
-            return F.linear(features, self.weight[rows], self.bias[rows])
+            weight = self.weight[rows]
+            if self.smooth is not None and site in self.smooth.place:
+                weight = weight + self.smooth.rows(site)
+            return F.linear(features, weight, self.bias[rows])
         return F.linear(features, maps[0][site], maps[1][site])
 
     def site_log_prob(

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding, take
+from ancestral.networks.dropout import dropped
 from ancestral.order import Order
+from ancestral.smooth import SmoothRows
 from ancestral.space import Condition, Lexicon, Space
 
 
@@ -151,6 +153,7 @@ class ColumnNetwork(Network):
         n, sums, width = space.n, self.sums, self.width
         self.embed = ValueEmbedding(space, sums)
         nn.init.normal_(self.embed.table.weight, std=0.15)
+        self.smooth = SmoothRows(space, self.embed.table.weight, 0.15) if space.ordered else None
         self.told = ConditionEmbedding(space, sums)
         self.known = nn.Parameter(torch.randn(n, sums) * 0.05)
         self.place = nn.Parameter(torch.zeros(n, sums))
@@ -189,6 +192,8 @@ class ColumnNetwork(Network):
     def spoken(self) -> Tensor:
         """What every value of every site adds to the sum: float32 ``[sum of the sizes, sums]``."""
         table = self.embed.table.weight
+        if self.smooth is not None:
+            table = table + self.smooth()
         own = table if len(table) == len(self._site) else table.repeat(self.space.n, 1)
         return (own + self.known[self._site]) * self.speaks[self._site][:, None]
 
@@ -273,20 +278,20 @@ class ColumnNetwork(Network):
         own = [p if every else p[sites] for p in (self.enter, self.enter_bias, *self.inner, *self.inner_bias)]
         reuse = not torch.is_grad_enabled()
         x = F.silu(total.transpose(0, 1), inplace=reuse)
-        x = F.dropout(x, self.dropout, self.training)
+        x = dropped(x, self.dropout, self.training)
         x = F.silu(torch.baddbmm(own[1][:, None], x, own[0]), inplace=reuse)
         for weight, bias in zip(own[2 : 2 + self.depth], own[2 + self.depth :]):
-            inner = torch.baddbmm(bias[:, None], F.dropout(x, self.dropout, self.training), weight)
+            inner = torch.baddbmm(bias[:, None], dropped(x, self.dropout, self.training), weight)
             x = F.silu(inner, inplace=reuse).add_(x) if reuse else x + F.silu(inner)
         return x.transpose(0, 1)
 
     def _site_layers(self, total: Tensor, site: int) -> Tensor:
         """The same ``[B, 1, D]`` for one site."""
         reuse = not torch.is_grad_enabled()
-        x = F.dropout(F.silu(total[:, 0], inplace=reuse), self.dropout, self.training)
+        x = dropped(F.silu(total[:, 0], inplace=reuse), self.dropout, self.training)
         x = F.silu(torch.addmm(self.enter_bias[site], x, self.enter[site]), inplace=reuse)
         for weight, bias in zip(self.inner, self.inner_bias):
-            inner = torch.addmm(bias[site], F.dropout(x, self.dropout, self.training), weight[site])
+            inner = torch.addmm(bias[site], dropped(x, self.dropout, self.training), weight[site])
             x = F.silu(inner, inplace=reuse).add_(x) if reuse else x + F.silu(inner)
         return x[:, None]
 

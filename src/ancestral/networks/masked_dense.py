@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ancestral.networks.base import Cache, ConditionEmbedding, Network, ValueEmbedding, take
+from ancestral.networks.dropout import dropped
 from ancestral.networks.masked import observe_all, observe_step
 from ancestral.order import Order
 from ancestral.space import Condition, Space
@@ -117,7 +118,7 @@ class DeepNADE(Network):
         # The condition enters at every site, so that the network knows where a per-site condition stands.
         h = self.enter((x + self.told(condition, sites, values.shape[0])).flatten(1))
         for norm, inner, outer in zip(self.norms, self.inner, self.outer, strict=True):
-            h = h + outer(F.dropout(F.gelu(inner(norm(h))), self.dropout, self.training))
+            h = h + outer(dropped(F.gelu(inner(norm(h))), self.dropout, self.training))
         return self.leave(h).view(-1, self.space.n, self.width)
 
     def forward(self, values: Tensor, order: Order, condition: Condition | None = None) -> Tensor:
@@ -186,7 +187,7 @@ class MADE(Network):
             mask = rank[None] < degree[:, None] if number == 0 else degree[None] <= degree[:, None]
             h = F.linear(h, layer.weight * mask, layer.bias)
             h = F.silu(h + self._guide(told) if number == 0 else h)
-            h = F.dropout(h, self.dropout, self.training)
+            h = dropped(h, self.dropout, self.training)
         mask = degree[None] <= rank[:, None]
         features = F.linear(h, self.leave.weight * mask, self.leave.bias)
         if self.direct:

@@ -21,6 +21,9 @@ from ancestral.tokenizers.base import Tokenizer
 from ancestral.tokenizers.checks import refuse_another_type
 from ancestral.tokenizers.codecs import Cell, Codec, Numbers, codec_from_state, fit_codec, is_listed
 
+_ORDERED = 24
+"""Fewest symbols of a site that are told to be ordered."""
+
 
 class Columns(Tokenizer):
     """Mixed columns as categories.
@@ -88,7 +91,14 @@ class Columns(Tokenizer):
                 tuple(range(s.start, s.stop)) for s in self.columns.values() if self.lists and s.stop - s.start > 1
             ),
             lexicons=tuple(lexicons),
+            ordered=self._ordered(sizes, {s for lexicon in lexicons if lexicon.counted for s in lexicon.sites[1:]}),
         )
+
+    def _ordered(self, sizes: list[int], mute: set[int]) -> tuple[int, ...]:
+        """Sites of numbers with symbols enough for their order to tell something; not the ``mute`` ones."""
+        numbers = (self.columns[name] for name, codec in self._codecs.items() if isinstance(codec, Numbers))
+        sites = {s.start + i for s in numbers for i in range(s.stop - s.start)} - mute
+        return tuple(sorted(site for site in sites if sizes[site] >= _ORDERED))
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -24,6 +24,8 @@ class TrainConfig:
     """Budget in minutes of wall time, evaluations included, over all sittings of a resumed run."""
     epochs: float | None = None
     """Budget in passes over the items."""
+    min_steps: int | None = None
+    """The least steps that ``epochs`` stand for, so that few items are passed over often enough; None: any number."""
     batch_size: int = 64
     """Items per step, over all processes together."""
     accumulate: int = 1
@@ -71,7 +73,9 @@ class TrainConfig:
     """No progress bar, even on a terminal."""
 
     def __post_init__(self) -> None:
-        positive = "steps minutes epochs batch_size accumulate lr clip patience eval_every eval_items save_every"
+        positive = (
+            "steps minutes epochs min_steps batch_size accumulate lr clip patience eval_every eval_items save_every"
+        )
         for name in (*positive.split(), "keep", "log_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -107,5 +111,6 @@ class TrainConfig:
         """Steps of the budget for a source of ``items``, or None when only the clock limits it."""
         limits = [] if self.steps is None else [self.steps]
         if self.epochs is not None:
-            limits.append(math.ceil(self.epochs * items / min(self.batch_size, items)))
+            passes = math.ceil(self.epochs * items / min(self.batch_size, items))
+            limits.append(max(passes, self.min_steps or 0))
         return min(limits) if limits else None

@@ -192,6 +192,12 @@ class Training:
             used = max(used, seconds / limit if limit > 0 else math.inf)
         return used
 
+    def _hurried(self) -> bool:
+        """Whether it is the clock, rather than the steps, that uses the budget up."""
+        return self.config.minutes is not None and (
+            self._total is None or self._used(self.step, self._seconds) > self.step / self._total
+        )
+
     def _advance(self) -> None:
         """One step, and the evaluation, row, checkpoint and callbacks that are due after it."""
         config = self.config
@@ -328,7 +334,7 @@ class Training:
             return True
         if self.config.eval_every is not None:
             return self.step % self.config.eval_every == 0
-        if self.config.minutes is not None and self._seconds - self._evaluated_at <= 4 * self._evaluation_cost:
+        if self._hurried() and self._seconds - self._evaluated_at <= 4 * self._evaluation_cost:
             return False  # a slow evaluation may take a fifth of the time, not more
         last = self._used(self._evaluated, self._evaluated_at)
         return int(20 * self._used(self.step, self._seconds)) > int(20 * last)

@@ -48,5 +48,5 @@ def tabular_argn(
         RandomOrders("raster", 0.5),
         ColumnNetwork(width, sums, depth, dropout, neighbours),
         RaggedCategorical(),
-        training=dict(lr=3e-3, batch_size=256, weight_decay=0.1, ema=0.999),
+        training=dict(lr=1e-2, batch_size=512, weight_decay=0.1, ema=0.999, epochs=8, min_steps=400, minutes=10.0),
     )
