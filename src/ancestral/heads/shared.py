@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from ancestral import native
 from ancestral.heads.base import Finite, Head
 from ancestral.networks.base import Network, ValueEmbedding
 from ancestral.quantisation import Quantised
@@ -38,4 +38,4 @@ class Shared(Head):
         table = embed.table
         if isinstance(table, Quantised):
             return Finite(table.product(features))
-        return Finite(F.linear(features, table.weight))
+        return Finite(native.linear(features, table.weight))

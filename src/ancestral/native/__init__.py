@@ -4,12 +4,24 @@ Nothing is loaded before it is used.
 """
 
 from ancestral.native.library import available, instructions, restricted, without
-from ancestral.native.linear import dequantise, linear_f32, linear_q4, linear_q8, pack_q4, pack_q8, unpack_q4
+from ancestral.native.linear import (
+    dequantise,
+    few,
+    linear,
+    linear_f32,
+    linear_q4,
+    linear_q8,
+    pack_q4,
+    pack_q8,
+    unpack_q4,
+)
 
 __all__ = [
     "available",
     "dequantise",
+    "few",
     "instructions",
+    "linear",
     "linear_f32",
     "linear_q4",
     "linear_q8",

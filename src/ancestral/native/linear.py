@@ -95,6 +95,20 @@ def linear_f32(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _apply(x, matrix(weight, bias))
 
 
+FEW = 32
+"""Rows up to which the kernels are faster than PyTorch's products."""
+
+
+def few(x: Tensor) -> bool:
+    """Whether a product with ``x`` ``[..., C]`` is better left to the kernels, if they are there."""
+    return x.numel() <= FEW * x.shape[-1]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias`` as PyTorch has it, or by the kernels where ``x`` has few rows."""
+    return linear_f32(x, weight, bias) if few(x) else F.linear(x, weight, bias)
+
+
 def linear_q8(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
     """``x @ (weight * scale).T + bias`` with int8 weights.
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ancestral import native
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.quantisation.grids import BLOCK, from_symmetric, pack_rows, ranges, round_symmetric, unpack_rows
 
@@ -56,6 +57,9 @@ class Quantised(nn.Module):
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x @ weight.T + bias`` of float32 ``[..., I]``: float32 ``[..., O]``."""
+        if native.few(x) and self.bits >= 4 and (self.group % BLOCK == 0 or self.scales.shape[1] == 1):
+            wide = -(-self.group // BLOCK) * BLOCK
+            return native.linear_q8(x, self.codes, self.scales.float().contiguous(), wide, bias)
         return F.linear(x, self.weight, bias)
 
     def plan(self) -> dict[str, Any]:
