@@ -29,7 +29,7 @@ from image_data import TITLES, load  # noqa: E402
 from judge import Judge, judge  # noqa: E402
 
 from ancestral.data import Images  # noqa: E402
-from ancestral.errors import AncestralError  # noqa: E402
+from ancestral.errors import AncestralError, DataError  # noqa: E402
 from ancestral.evaluation.distances import frechet_distance  # noqa: E402
 from ancestral.evaluation.features import FeatureNetwork, class_accuracy, feature_network  # noqa: E402
 from ancestral.evaluation.images import Figure, draw, figures, reconstruction  # noqa: E402
@@ -107,6 +107,11 @@ class Bench:
         own = model.tokenizer
         if type(own) is Pixels and recipe.id not in given.pixels:
             own = codes(given)
+        elif not own.learned and own.fit(self.train).space.n > given.longest:
+            raise DataError(
+                f"{own.space.n:,} sites per image are more than --longest {given.longest:,}: it would see few images in "
+                "the budget, and draw for hours"
+            )
         shared = self.tokenizer(own)
         options: dict[str, Any] = {"validation": 0, "quiet": True, "minutes": given.minutes, "seed": given.seed}
         busy = time.process_time()
@@ -297,7 +302,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of processor time for every recipe")
     parser.add_argument("--tokenizer-minutes", type=float, default=3.0)
     parser.add_argument("--only", default="", help="ids, separated by commas; by default every image recipe")
-    parser.add_argument("--pixels", default="conv-nade,pixelcnn,pixelcnn-any", help="ids that stay on pixels")
+    parser.add_argument("--pixels", default="", help="ids that stay on pixels (drawing 32 x 32 of them takes long)")
+    parser.add_argument("--longest", type=int, default=2048, help="sites per image of what is tried at all")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--guidance", default="0,1.5")
     parser.add_argument("--width", type=int, default=96)
