@@ -4,7 +4,7 @@ python benchmarks/images/equal_budget.py --folder DATA --data mnist --minutes 3
 
 Recipes are taken from the catalogue. Learned tokenizers are trained once per data set and kind, and shared by the
 recipes whose own is of that kind; a recipe on pixels draws the codes of the shared vector quantiser instead, unless it
-is among ``--pixels``. Budgets are counted in processor time of one thread, so that other programs on the machine change
+is among ``--pixels``; `fractalgen` keeps its patches of them. Budgets are counted in processor time of one thread, so that other programs on the machine change
 nothing. Every recipe's row is kept in the working folder as soon as it is there, and a later call goes on from those.
 """
 
@@ -109,8 +109,8 @@ class Bench:
             own = codes(given)
         elif not own.learned and own.fit(self.train).space.n > given.longest:
             raise DataError(
-                f"{own.space.n:,} sites per image are more than --longest {given.longest:,}: it would see few images in "
-                "the budget, and draw for hours"
+                f"{own.space.n:,} sites per image are more than --longest {given.longest:,}: it would see few images "
+                "in the budget, and draw for hours"
             )
         shared = self.tokenizer(own)
         options: dict[str, Any] = {"validation": 0, "quiet": True, "minutes": given.minutes, "seed": given.seed}
@@ -232,27 +232,10 @@ def picture(bench: Bench, chosen: list[tuple[str, str]], columns: int = 5) -> No
 
 def whole(given: argparse.Namespace) -> str:
     """The command that makes the whole table in one go, however many calls it took."""
-    names = (
-        "folder",
-        "data",
-        "minutes",
-        "tokenizer_minutes",
-        "samples",
-        "width",
-        "depth",
-        "codes",
-        "channels",
-        "patch",
-    )
-    told = [f"--{name.replace('_', '-')} {getattr(given, name)}" for name in names]
-    pixels, guidance = ",".join(given.pixels), ",".join(f"{g:g}" for g in given.guidance)
-    return " ".join(
-        [
-            "python benchmarks/images/equal_budget.py",
-            *told,
-            f"--pixels {pixels} --guidance {guidance} --seed {given.seed}",
-        ]
-    )
+    plain = "folder data minutes tokenizer_minutes samples width depth codes channels patch seed"
+    told = {name.replace("_", "-"): getattr(given, name) for name in plain.split()}
+    told |= {"pixels": ",".join(given.pixels), "guidance": ",".join(f"{g:g}" for g in given.guidance)}
+    return " ".join(["python benchmarks/images/equal_budget.py", *(f"--{k} {v}" for k, v in told.items() if v != "")])
 
 
 def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str]) -> None:
