@@ -4,8 +4,9 @@ python benchmarks/images/equal_budget.py --folder DATA --data mnist --minutes 3
 
 Recipes are taken from the catalogue. Learned tokenizers are trained once per data set and kind, and shared by the
 recipes whose own is of that kind; a recipe on pixels draws the codes of the shared vector quantiser instead, unless it
-is among ``--pixels``; `fractalgen` keeps its patches of them. Budgets are counted in processor time of one thread, so that other programs on the machine change
-nothing. Every recipe's row is kept in the working folder as soon as it is there, and a later call goes on from those.
+is among ``--pixels`` (`fractalgen` keeps its patches of them). Budgets are counted in processor time of one thread, so
+that other programs on the machine change nothing. Every recipe's row is kept in the working folder as soon as it is
+there, and a later call goes on from those.
 """
 
 from __future__ import annotations
