@@ -10,7 +10,8 @@ take turns, round after round, in processes of their own; the best of the rounds
     python benchmarks/decoding/step_speed.py --peers peers/bin/python
 
 ``--prepare`` writes the networks' files and ends, so that the timed run is short. Goals: 0.9 of llama.cpp, three times
-transformers in a batch of 64, and 60 % of what the memory bandwidth allows for the two larger networks in float32.
+transformers in a batch of 64, and 60 % of what the memory bandwidth allows for the two larger networks in float32. The bandwidth is that of reading as
+many bytes as the network's weights have, again and again, from whatever cache or memory they then lie in.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ class Peer:
 
 
 def reading(megabytes: int) -> float:
-    """Bytes per second at which two threads of PyTorch read so much memory, the best of a few times."""
+    """Bytes per second at which PyTorch, with the threads it has, reads so much memory again and again: the best time.
+
+    What fits into a cache is read from there, as the weights of a network of that size are.
+    """
     x = torch.ones(megabytes * 250_000)
     best = 0.0
     for _ in range(5):
@@ -158,14 +162,16 @@ def one_at_a_time(python: str, folder: Path, rounds: int, threads: int) -> dict[
         best = take_turns(racers, dict.fromkeys(racers, count), 1, rounds)
         band = max(band, reading(400))
         size = sum(p.numel() for p in plain.parameters()) * 4
+        here_band = reading(max(1, round(size / 1e6)))
         found[name] = {
             "symbols_per_second": best,
             "ratio_f32": best["ours_f32"] / best["llama_f32"],
             "ratio_q8": best["ours_q8"] / best["llama_q8"],
             "weights_megabytes": size / 1e6,
-            "read_gigabytes_per_second": band / 1e9,
-            "read_gigabytes_per_second_at_this_size": reading(max(1, round(size / 1e6))) / 1e9,
-            "share_of_bandwidth_f32": best["ours_f32"] * size / band,
+            "read_gigabytes_per_second_of_400_megabytes": band / 1e9,
+            "read_gigabytes_per_second_at_this_size": here_band / 1e9,
+            "share_of_bandwidth_f32": best["ours_f32"] * size / here_band,
+            "share_of_bandwidth_f32_of_400_megabytes": best["ours_f32"] * size / band,
             "symbols_that_agree_with_llama_f32": f"{agree} of {count}",
         }
         print(name, json.dumps(found[name]), flush=True)

@@ -35,7 +35,20 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 5, 1), (64, 33, 3), (128, 384, 17), (100, 100, 64), (31, 50, 80)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 1),
+        (7, 5, 1),
+        (64, 300, 1),
+        (70, 200, 4),
+        (33, 600, 11),
+        (64, 33, 3),
+        (128, 384, 17),
+        (100, 100, 64),
+        (31, 50, 80),
+    ],
+)
 def test_all_kinds_of_weights(kernels: None, shape: tuple[int, int, int], threads: int) -> None:
     rows, columns, batch = shape
     torch.manual_seed(0)
