@@ -10,8 +10,9 @@ take turns, round after round, in processes of their own; the best of the rounds
     python benchmarks/decoding/step_speed.py --peers peers/bin/python
 
 ``--prepare`` writes the networks' files and ends, so that the timed run is short. Goals: 0.9 of llama.cpp, three times
-transformers in a batch of 64, and 60 % of what the memory bandwidth allows for the two larger networks in float32. The bandwidth is that of reading as
-many bytes as the network's weights have, again and again, from whatever cache or memory they then lie in.
+transformers in a batch of 64, and 60 % of what the memory bandwidth allows for the two larger networks in float32. The
+bandwidth is that of reading as many bytes as the network's weights have, again and again, from whatever cache or memory
+they then lie in.
 """
 
 from __future__ import annotations
