@@ -189,7 +189,12 @@ class Model:
             self.tokenizer, dataset = swap_tokenizer(tokenizer, dataset)
         merged = merge_options(self.training, options)
         merged = fit_tokenizer(self.tokenizer, dataset, sketch, held, share or 0.0, seed, merged, tokenizer_training)
-        self.build(seed=seed)
+        try:
+            self.build(seed=seed)
+        except ValueError as error:
+            if tokenizer is None:
+                raise
+            raise DataError(f"this model does not suit the given tokenizer: {error}") from error
         source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
         prepare(self.generator, source, held_source)
         self.generator.train()

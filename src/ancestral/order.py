@@ -326,8 +326,8 @@ NAMED: dict[str, Callable[[Space], Order]] = {
     "reverse": lambda space: Order.reverse(space.n),
     "single": lambda space: Order.single(space.n),
     "neighbour": lambda space: Order.neighbour(*space.shape),
-    "frequency": lambda space: Order.frequency(space.shape[0], space.shape[1]),
-    "hilbert": lambda space: Order.hilbert(space.shape[0], space.shape[1]),
+    "frequency": lambda space: Order.frequency(*space.grid),
+    "hilbert": lambda space: Order.hilbert(*space.grid),
     "frames": lambda space: Order.frames(space.shape[0], space.n // space.shape[0]),
     "scales": lambda space: Order(space.positions()[:, 0].long()),
 }

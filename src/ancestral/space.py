@@ -74,6 +74,20 @@ class Space:
         return math.prod(self.shape)
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the sites.
+
+        Raises:
+            DataError: they stand in a sequence.
+        """
+        if len(self.shape) != 2:
+            raise DataError(
+                f"this model draws a grid of sites, and there are {self.n} in a sequence; choose a tokenizer whose "
+                "codes stand in a grid"
+            )
+        return self.shape[0], self.shape[1]
+
+    @property
     def discrete(self) -> bool:
         """Whether the values are categories rather than real numbers."""
         return self.largest > 0
@@ -127,8 +141,8 @@ class Space:
         """The space of one site's values, conditioned on a feature vector: what a nested head models."""
         if not self.event:
             raise DataError(
-                "this model draws the several values of each site in turn, and there is one per site: leave it on "
-                "pixels"
+                "this model draws the several values of a site in turn, and there is one per site: keep the recipe's "
+                "own tokenizer"
             )
         if not isinstance(self.sizes, int):
             raise ValueError("a nested head needs the same categories at every site")

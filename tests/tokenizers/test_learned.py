@@ -314,3 +314,28 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert told["of"] == "codes" and told["dimensions"] == 4 * 256
     assert main(["compress", out, data, "--out", str(tmp_path / "data.anc")]) != 0
     assert "lossy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["llamagen", "par", "arpg"])
+def test_several_codes_per_place_are_drawn_in_turn(name: str) -> None:
+    options = {"width": 16, "depth": 2, "heads": 2, "steps": 3, "quiet": True, "validation": 0}
+    model = ancestral.fit(squares(32), recipe=name, tokenizer=trained("residual"), **options)
+    assert model.space.event == (2,) and model.sample(2, label=1, guidance=1.0).shape == (2, 8, 8)
+    assert np.isfinite(model.log_prob(squares(4))).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "words"),
+    [
+        ("var", "vq", "pyramid of scales"),
+        ("mar", "vq", "real values"),
+        ("maskgit", "kl", "needs categories"),
+        ("par", "scales", "choose a tokenizer whose codes stand in a grid"),
+        ("next-patch-prediction", "scales", "choose a tokenizer whose codes stand in a grid"),
+        ("conv-nade", "scales", "does not suit the given tokenizer"),
+        ("tokenbridge", "vq", "keep the recipe's own tokenizer"),
+    ],
+)
+def test_a_prior_that_does_not_suit_the_codes_says_why(name: str, tokens: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        ancestral.fit(squares(16), recipe=name, tokenizer=trained(tokens), steps=1, quiet=True, validation=0)

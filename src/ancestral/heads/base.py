@@ -133,14 +133,23 @@ class Density(Leaf):
         raise NotImplementedError("a density defines sample")
 
 
+def needs_categories(space: Space) -> None:
+    """Refuse real values.
+
+    Raises:
+        DataError: the space has some.
+    """
+    if not space.discrete:
+        raise DataError("this model needs categories, and the values are real numbers; choose another recipe")
+
+
 def needs_one_category(space: Space, ordered: bool = False) -> None:
     """Refuse a space that a head for one category per site cannot serve.
 
     Raises:
         DataError: real values, or several categories per site, such as the colours of a pixel.
     """
-    if not space.discrete:
-        raise DataError("this model needs categories, and the values are real numbers; choose another recipe")
+    needs_categories(space)
     if space.event:
         count = math.prod(space.event)
         raise DataError(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from ancestral.generator import Generator
-from ancestral.heads.base import Head
+from ancestral.heads.base import Head, needs_categories
 from ancestral.heads.categorical import Categorical, LogisticMixture
 from ancestral.heads.gaussian import GaussianMixture
 from ancestral.heads.nested import Nested
@@ -34,8 +34,9 @@ def fitting(kind: Kind = "auto", width: int = 32) -> Callable[[Space], Head]:
         raise ValueError(f"head {kind!r} is unknown; choose auto, categorical or logistic")
 
     def choose(space: Space) -> Head:
-        if not space.discrete:
+        if not space.discrete and kind == "auto":
             return GaussianMixture()
+        needs_categories(space)
         logistic = kind == "logistic" or (kind == "auto" and space.ordinal and space.largest > 64)
         leaf: Head = LogisticMixture() if logistic else Categorical()
         return Nested(Generator(CausalTransformer(width, 1), leaf)) if space.event else leaf

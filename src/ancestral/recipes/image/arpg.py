@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ancestral.decoding.parallel import RandomSets
-from ancestral.heads import Categorical
+from ancestral.heads.fitting import fitting
 from ancestral.model import Model
 from ancestral.networks.cross import CrossTransformer
 from ancestral.order import RandomOrders
@@ -61,7 +61,7 @@ def arpg(
         tokenizer,
         RandomOrders("raster"),
         CrossTransformer(width, depth, heads, dropout),
-        Categorical(),
+        fitting("categorical"),
         decoder=RandomSets(passes, ramp="before"),
         training=dict(lr=2e-3, batch_size=128),
     )

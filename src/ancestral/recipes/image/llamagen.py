@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ancestral.heads import Categorical
+from ancestral.heads.fitting import fitting
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
 from ancestral.recipes.registry import Claim, recipe
@@ -61,6 +61,6 @@ def llamagen(
         tokenizer,
         "raster",
         CausalTransformer(width, depth, heads, dropout, prefix=True),
-        Categorical(),
+        fitting("categorical"),
         training=dict(lr=2e-3, batch_size=128),
     )

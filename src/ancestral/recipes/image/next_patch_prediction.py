@@ -39,7 +39,7 @@ class PatchLikelihood:
     def loss(self, generator: Generator, values: Tensor, condition: Condition, noise: Noise, progress: float) -> Tensor:
         """Mean nats per code of ``values`` ``[B, N]``."""
         side = self.side(progress)
-        height, width = generator.space.shape
+        height, width = generator.space.grid
         if height % side or width % side:
             raise DataError(f"{height} x {width} codes do not divide into patches of side {side}; give fewer levels=")
         if side == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ancestral.errors import DataError
-from ancestral.heads import Categorical
+from ancestral.heads.fitting import fitting
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
 from ancestral.order import FixedOrder, Order
@@ -58,7 +58,7 @@ def par(
 
     def order(space: Space) -> Order:
         try:
-            return Order.parallel(space.shape[0], space.shape[1], regions)
+            return Order.parallel(*space.grid, regions)
         except ValueError as error:
             raise DataError(f"{error}; choose another regions= or another size of the codes' grid") from error
 
@@ -72,6 +72,6 @@ def par(
         tokenizer,
         FixedOrder(order),
         CausalTransformer(width, depth, heads, dropout, prefix=True),
-        Categorical(),
+        fitting("categorical"),
         training=dict(lr=2e-3, batch_size=128),
     )

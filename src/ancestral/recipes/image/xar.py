@@ -72,10 +72,12 @@ def xar(
 
     def divided(order: Callable[[int, int, int], Order]) -> Callable[[Space], Order]:
         def made(space: Space) -> Order:
-            if any(length % side for length in space.shape):
-                shape = " x ".join(map(str, space.shape))
-                raise DataError(f"{shape} latents do not divide by side={side}; choose another side= or size of images")
-            return order(space.shape[0], space.shape[1], side)
+            height, width = space.grid
+            if height % side or width % side:
+                raise DataError(
+                    f"{height} x {width} latents do not divide by side={side}; choose another side= or size of images"
+                )
+            return order(height, width, side)
 
         return made
 
