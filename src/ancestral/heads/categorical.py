@@ -121,12 +121,12 @@ class LogisticMixture(Head):
     def forward(self, features: Tensor, sites: Tensor) -> Finite:
         weight, mean, scale = self.project(features).chunk(3, -1)
         inverse = torch.exp(-scale.clamp(-7.0, 40.0))
-        # log(sigmoid(b) - sigmoid(a)) = b + log1p(-exp(a - b)) - softplus(a) - softplus(b), b > a: stable
+        # log(sigmoid(b) - sigmoid(a)) = log(sigmoid(b)) + log1p(-exp(a - b)) - softplus(a), b > a: stable
         # everywhere, but for the two infinite edges, whose terms are taken out by hand. The gap b - a is the width
         # of a bin: as a difference of z it would vanish beside a large mean.
         z = (self.edges[1:-1] - mean[..., None]) * inverse[..., None]  # [B, S, M, K - 1]
         low, high = z[..., :-1], z[..., 1:]
         gap = (2 / (self.levels - 1)) * inverse[..., None]
-        middle = high + torch.log(-torch.expm1(-gap)) - F.softplus(low) - F.softplus(high)
+        middle = F.logsigmoid(high) + torch.log(-torch.expm1(-gap)) - F.softplus(low)
         log_bins = torch.cat([F.logsigmoid(z[..., :1]), middle, F.logsigmoid(-z[..., -1:])], -1)
         return Finite(torch.logsumexp(log_bins + F.log_softmax(weight, -1)[..., None], -2))
