@@ -13,9 +13,12 @@ import torch
 
 import ancestral
 from ancestral.coding import unpack
+from ancestral.decoding.composition import WholeProduct
 from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.ensemble import OrderEnsemble
+from ancestral.decoding.lexical import Containing
 from ancestral.decoding.relaxed import BigLittle, Lantern
+from ancestral.decoding.set_prompt import Marked
 from ancestral.decoding.speculative import Speculative
 from ancestral.errors import DataError
 from ancestral.laws import Exam, chi_square, examine, log_probs
@@ -91,6 +94,9 @@ def test_ensemble_needs_a_network_for_all_orders() -> None:
     assert len(model.sample(4)) == 4
 
 
+UNGUIDED = (Speculative, Lantern, BigLittle, Containing, Marked, WholeProduct)
+"""Decoders that take no guidance."""
+
 SLOW_TO_LABELS = {"arpg": 120, "mar": 120}
 """Training steps of recipes whose tiny settings learn labels late."""
 
@@ -105,7 +111,9 @@ def test_labels_and_guidance(name: str) -> None:
     own = np.where(one.dataset.labels == 0, told[0], told[1]).mean()
     assert own > np.where(one.dataset.labels == 0, told[1], told[0]).mean() + 0.05
     settings: dict[str, Any] = {"label": 1, "seed": 2, "as_dataset": True}
-    if isinstance(one.model.decoder, Speculative | Lantern | BigLittle):  # takes no guidance
+    if isinstance(
+        one.model.decoder, Speculative | Lantern | BigLittle | Containing | Marked | WholeProduct
+    ):  # takes no guidance
         settings["decoder"] = Ancestral()
 
     def score(guidance: float) -> float:
