@@ -48,6 +48,8 @@ NETWORKS = {
     "8x384": dict(depth=8, width=384, heads=6, hidden=1024, vocab=4096, length=128),
     "12x768": dict(depth=12, width=768, heads=12, hidden=2048, vocab=16384, length=48),
 }
+CLOCK = time.perf_counter
+"""What is timed by: seconds that pass, or with ``--processor-time`` those that a process computes for."""
 BATCH = 64
 SYMBOLS = 96
 PEERS = Path(__file__).with_name("step_peers.py")
@@ -83,9 +85,9 @@ def ours(made: Generator, batch: int = 1) -> Draw:
         from ancestral.decoding.decoders import Ancestral, Request
 
         request = Request(Noise.of(0, batch), options={"temperature": 0.0}, sets=count)
-        start = time.perf_counter()
+        start = CLOCK()
         values = Ancestral()(made, request)
-        return time.perf_counter() - start, values[0, :count].tolist()
+        return CLOCK() - start, values[0, :count].tolist()
 
     return draw
 
@@ -110,7 +112,7 @@ class Peer:
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
         answer = self._read()
-        return answer["seconds"], answer["symbols"]
+        return answer["seconds" if CLOCK is time.perf_counter else "processor_seconds"], answer["symbols"]
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -119,17 +121,20 @@ class Peer:
 
 
 def reading(megabytes: int) -> float:
-    """Bytes per second at which PyTorch, with the threads it has, reads so much memory again and again: the best time.
+    """Bytes per second at which so much memory is read again and again, with the threads that PyTorch has: the best time.
 
-    What fits into a cache is read from there, as the weights of a network of that size are.
+    By PyTorch's sum and inner product and by the kernel of matrices and vectors, whichever is fastest: none of them alone
+    reads as fast as the machine can. What fits into a cache is read from there, as a network's weights are.
     """
-    x = torch.ones(megabytes * 250_000)
+    x = torch.ones(megabytes * 250_000 // 1024, 1024)
+    one = torch.ones(1, 1024)
+    readers = (torch.sum, lambda t: torch.dot(t.view(-1), t.view(-1)), lambda t: native.linear_f32(one, t))
     best = 0.0
     for _ in range(5):
-        for read in (torch.sum, lambda t: torch.dot(t, t)):
-            start = time.perf_counter()
+        for read in readers:
+            start = CLOCK()
             read(x)
-            best = max(best, x.numel() * 4 / (time.perf_counter() - start))
+            best = max(best, x.numel() * 4 / (CLOCK() - start))
     return best
 
 
@@ -143,41 +148,39 @@ def take_turns(racers: dict[str, Draw], symbols: dict[str, int], batch: int, rou
     return best
 
 
-def one_at_a_time(python: str, folder: Path, rounds: int, threads: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, config in NETWORKS.items():
-        here, count = folder / name, config["length"]
-        plain, coarse = generator(config, here), generator(config, here)
-        FineQuant(8, group=32, embeddings=8).apply(coarse)
-        peers = {kind: Peer(python, "llama", here / f"{kind}.gguf", count, 0, threads) for kind in ("f32", "q8_0")}
-        racers = {
-            "ours_f32": ours(plain),
-            "llama_f32": peers["f32"],
-            "ours_q8": ours(coarse),
-            "llama_q8": peers["q8_0"],
-        }
-        for draw in racers.values():
-            draw(min(count, 16))
-        agree = sum(a == b for a, b in zip(racers["ours_f32"](count)[1], racers["llama_f32"](count)[1]))
-        band = reading(400)
-        best = take_turns(racers, dict.fromkeys(racers, count), 1, rounds)
-        band = max(band, reading(400))
-        size = sum(p.numel() for p in plain.parameters()) * 4
-        here_band = reading(max(1, round(size / 1e6)))
-        found[name] = {
-            "symbols_per_second": best,
-            "ratio_f32": best["ours_f32"] / best["llama_f32"],
-            "ratio_q8": best["ours_q8"] / best["llama_q8"],
-            "weights_megabytes": size / 1e6,
-            "read_gigabytes_per_second_of_400_megabytes": band / 1e9,
-            "read_gigabytes_per_second_at_this_size": here_band / 1e9,
-            "share_of_bandwidth_f32": best["ours_f32"] * size / here_band,
-            "share_of_bandwidth_f32_of_400_megabytes": best["ours_f32"] * size / band,
-            "symbols_that_agree_with_llama_f32": f"{agree} of {count}",
-        }
-        print(name, json.dumps(found[name]), flush=True)
-        for peer in peers.values():
-            peer.close()
+def one_at_a_time(python: str, folder: Path, name: str, rounds: int, threads: int) -> dict[str, Any]:
+    config = NETWORKS[name]
+    here, count = folder / name, config["length"]
+    plain, coarse = generator(config, here), generator(config, here)
+    FineQuant(8, group=32, embeddings=8).apply(coarse)
+    peers = {kind: Peer(python, "llama", here / f"{kind}.gguf", count, 0, threads) for kind in ("f32", "q8_0")}
+    racers = {
+        "ours_f32": ours(plain),
+        "llama_f32": peers["f32"],
+        "ours_q8": ours(coarse),
+        "llama_q8": peers["q8_0"],
+    }
+    for draw in racers.values():
+        draw(min(count, 16))
+    agree = sum(a == b for a, b in zip(racers["ours_f32"](count)[1], racers["llama_f32"](count)[1]))
+    band = reading(400)
+    best = take_turns(racers, dict.fromkeys(racers, count), 1, rounds)
+    band = max(band, reading(400))
+    size = sum(p.numel() for p in plain.parameters()) * 4
+    here_band = reading(max(1, round(size / 1e6)))
+    found = {
+        "symbols_per_second": best,
+        "ratio_f32": best["ours_f32"] / best["llama_f32"],
+        "ratio_q8": best["ours_q8"] / best["llama_q8"],
+        "weights_megabytes": size / 1e6,
+        "read_gigabytes_per_second_of_400_megabytes": band / 1e9,
+        "read_gigabytes_per_second_at_this_size": here_band / 1e9,
+        "share_of_bandwidth_f32": best["ours_f32"] * size / here_band,
+        "share_of_bandwidth_f32_of_400_megabytes": best["ours_f32"] * size / band,
+        "symbols_that_agree_with_llama_f32": f"{agree} of {count}",
+    }
+    for peer in peers.values():
+        peer.close()
     return found
 
 
@@ -221,14 +224,18 @@ def text(rounds: int) -> dict[str, float]:
     greedy = ours(model.generator)
     for i in range(rounds):
         for name, options in (("sample", {}), ("sample_top_k", {"temperature": 0.8, "top_k": 40})):
-            start = time.perf_counter()
+            start = CLOCK()
             model.sample(1, seed=i, length=256, **options)
-            best[name] = max(best[name], 256 / (time.perf_counter() - start))
+            best[name] = max(best[name], 256 / (CLOCK() - start))
         best["greedy_walk"] = max(best["greedy_walk"], 256 / greedy(256)[0])
     return best
 
 
+PARTS = (*NETWORKS, "batch", "smollm2", "text")
+
+
 def main() -> None:
+    global CLOCK
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", required=True, help="Python with llama-cpp-python, gguf, safetensors, transformers")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "step_speed")
@@ -236,18 +243,34 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dry", action="store_true", help="write no result")
+    parser.add_argument("--processor-time", action="store_true", help="on a machine that others use; one thread only")
+    parser.add_argument("--part", choices=PARTS, help="measure this alone; the last part in the folder records all")
     options = parser.parse_args()
+    if options.processor_time:
+        if options.threads != 1:
+            parser.error("--processor-time is for --threads 1: the time of several threads adds up")
+        CLOCK = time.process_time
     torch.set_num_threads(options.threads)
     if options.prepare:
         prepare(options.peers, options.folder)
         return
-    single = one_at_a_time(options.peers, options.folder, options.rounds, options.threads)
-    batch = in_a_batch(options.peers, options.folder, max(2, options.rounds // 2), options.threads)
-    print("batch", json.dumps(batch), flush=True)
-    smol = language_model(options.peers, options.rounds, options.threads)
-    print("smollm2", json.dumps(smol), flush=True)
-    stream = text(options.rounds)
-    print("text", json.dumps(stream), flush=True)
+    found = options.folder / "found.json"
+    parts = json.loads(found.read_text()) if options.part and found.exists() else {}
+    for part in [options.part] if options.part else PARTS:
+        if part in NETWORKS:
+            parts[part] = one_at_a_time(options.peers, options.folder, part, options.rounds, options.threads)
+        elif part == "batch":
+            parts[part] = in_a_batch(options.peers, options.folder, max(2, options.rounds // 2), options.threads)
+        elif part == "smollm2":
+            parts[part] = language_model(options.peers, options.rounds, options.threads)
+        else:
+            parts[part] = text(options.rounds)
+        print(part, json.dumps(parts[part]), flush=True)
+    found.write_text(json.dumps(parts))
+    if any(part not in parts for part in PARTS):
+        return
+    single = {name: parts[name] for name in NETWORKS}
+    batch, smol, stream = parts["batch"], parts["smollm2"], parts["text"]
     goals = {
         **{f"{n}: float32 at least 0.9 of llama.cpp": r["ratio_f32"] >= 0.9 for n, r in single.items()},
         **{f"{n}: 8 bits at least 0.9 of llama.cpp's Q8_0": r["ratio_q8"] >= 0.9 for n, r in single.items()},
@@ -268,7 +291,8 @@ def main() -> None:
             "step_speed",
             {"one_at_a_time": single, "batch_of_64": batch, "smollm2": smol, "text_stream": stream},
             {p["name"]: p["version"] for p in json.loads(versions) if p["name"] in wanted},
-            scale=f"greedy, random weights, {options.threads} threads, best of {options.rounds} rounds taken in turn; "
+            scale=f"greedy, random weights, {options.threads} thread(s), best of {options.rounds} rounds taken in turn, "
+            f"by {'processor time, on a machine that others used too' if options.processor_time else 'wall-clock time'}; "
             f"kernels for {native.instructions() or 'PyTorch only'}",
             verdict="reproduced" if all(goals.values()) else "not reproduced",
             extra={"goals": goals},
