@@ -292,7 +292,7 @@ def main() -> None:
             "step_speed",
             {"one_at_a_time": single, "batch_of_64": batch, "smollm2": smol, "text_stream": stream},
             {p["name"]: p["version"] for p in json.loads(versions) if p["name"] in wanted},
-            scale=f"greedy, random weights, {options.threads} thread(s), best of {options.rounds} rounds taken in turn, "
+            scale=f"greedy, random weights, {options.threads} thread(s), best of {options.rounds} rounds in turn, "
             + ("processor time on a machine in use; " if options.processor_time else "wall-clock time; ")
             + f"kernels for {native.instructions() or 'PyTorch only'}",
             verdict="reproduced" if all(goals.values()) else "not reproduced",
