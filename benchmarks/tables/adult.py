@@ -158,7 +158,7 @@ def compare(given: argparse.Namespace, work: Path) -> None:
         found,
         scale=f"{len(train)} rows to train on, {len(test)} to test; imputation on {given.impute_rows} rows with "
         f"20 % of the cells hidden (a run notes it if fewer), {given.draws} draws (the copula: 1); all with their "
-        "defaults unless options are noted, one thread each",
+        "defaults unless options are noted, one thread each" + (f"; {given.note}" if given.note else ""),
         verdict="not tested" if given.table_rows else outcome,
         published="goals: fit in a fifth of mostlyai-engine's time, AUC closer to 0.5, worth at least equal, "
         "imputation error lower",
@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--cached", action="store_true", help="of the peers take only what --work has")
     parser.add_argument("--impute-rows", type=int, default=2000)
     parser.add_argument("--table-rows", type=int, help="so many rows of the table only, for a trial")
+    parser.add_argument("--note", default="", help="how the machine was shared, for the record")
     parser.add_argument("--work", type=Path, help="folder to keep what the systems leave")
     parser.add_argument("--results", type=Path, default=HERE.parent / "results")
     given = parser.parse_args()

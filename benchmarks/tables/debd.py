@@ -51,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "netflix": {"hidden": 256, "dropout": 0.4, "epochs": 40},
     "accidents": {"hidden": 512, "dropout": 0.25, "epochs": 60},
     "audio": {"hidden": 256, "dropout": 0.5, "epochs": 40},
-    "dna": {"hidden": 128, "dropout": 0.5, "epochs": 60, "direct": False},
+    "dna": {"hidden": 64, "dropout": 0.5, "epochs": 30, "lr": 1e-2, "weight_decay": 2.0},
 }
 """Of the networks and their training, chosen by the validation splits."""
 
@@ -90,7 +90,8 @@ def read(root: Path, name: str, part: str) -> np.ndarray:
 def member(columns: int, number: int, settings: dict[str, Any]) -> ancestral.Model:
     """A MADE with a random order of its own."""
     network = MADE(2, settings["hidden"], 1, settings["dropout"], settings.get("direct", True))
-    training = {"lr": 2e-3, "batch_size": 100, "weight_decay": 0.05, "ema": 0.99}
+    training = {"lr": 2e-3, "weight_decay": 0.05, "batch_size": 100, "ema": 0.99}
+    training |= {name: settings[name] for name in ("lr", "weight_decay") if name in settings}
     return ancestral.Model(
         Pixels(2), FixedOrder(Order.random(columns, number)), network, Categorical(), training=training
     )

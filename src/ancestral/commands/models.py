@@ -33,7 +33,7 @@ def fit(
         recipe: the system to train, or a .py file with one; `ancestral recipes` lists them. By default one
             that suits the data.
         out: folder of the model; by default DATA's name with .ancestral, in this folder.
-        minutes: training time; 10 unless minutes, steps or epochs are given.
+        minutes: training time; by default the recipe's own budget, or 10 unless steps or epochs are given.
         steps: number of training steps instead of, or beside, minutes.
         modality: what the data are, where that is not plain from the files.
         validation: share of the data held out for early stopping, or a file or folder of its own; 0 for none.
