@@ -211,12 +211,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("smollm2", "bild", "lantern"), required=True)
     parser.add_argument("--texts", type=int, default=4, help="prompts (smollm2)")
+    parser.add_argument("--symbols", type=int, default=96, help="drawn behind each prompt (smollm2)")
     parser.add_argument("--minutes", type=float, default=2.0, help="of training (lantern)")
     parser.add_argument("--steps", type=int, default=400, help="of training (bild)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.part == "smollm2":
-        smollm2_part(args.texts)
+        smollm2_part(args.texts, args.symbols)
     elif args.part == "bild":
         bild_part(args.steps)
     else:
