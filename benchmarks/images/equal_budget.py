@@ -255,7 +255,7 @@ def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str])
     for _, name, scale in sorted(ranked):
         shown.setdefault(name, scale)
     pictured = list(shown.items())[:5]
-    picture(bench, pictured)
+    picture(bench, pictured, 5 if goal else 4)
     path = record(
         f"equal_budget_{given.data}",
         {"rows": rows, "floor_of_real_images": bench.floor(), "recipes_with_class_accuracy_of_0.9": reached},

@@ -81,8 +81,8 @@ def speed(result: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     head = ("system", "against", "factor of", "paper", "here", "fewer passes", "faster, one image", "faster, batches")
     why = (
-        "On one core arithmetic takes the time, not the reading of weights that a pass costs on the papers' hardware, so "
-        "that fewer passes over more places save less; and the raster model is drawn by compiled kernels."
+        "On one core arithmetic takes the time, not the reading of weights that a pass costs on the papers' hardware, "
+        "so that fewer passes over more places save less; and the raster model is drawn by compiled kernels."
     )
     return f"{_said(result)}\n\n{_table(head, rows)}\n\n{why}"
 
