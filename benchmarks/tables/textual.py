@@ -133,7 +133,7 @@ def judge(given: argparse.Namespace) -> None:
         "paper fine-tunes GPT-2 on a GPU); the columns' model as long; VAE and GAN with SDV's defaults",
         published="arXiv:2210.06280: closer to real rows and more useful to learn from than CTGAN, TVAE, CopulaGAN",
         verdict="reproduced" if good else "not reproduced",
-        command="python benchmarks/tables/textual.py prepare|fit|draw|judge (see the file)",
+        command=f"python benchmarks/tables/textual.py judge --work great --rows {given.rows}",
         extra={"measures": "AUC 0.5 is indistinguishable; imputation error of single draws, 1 is the training median"},
         packages=("scikit-learn",),
     )
