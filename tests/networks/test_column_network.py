@@ -80,7 +80,8 @@ def test_entries_are_counted_given_the_coarse_value() -> None:
 
 def test_a_row_is_no_neighbour_of_itself_in_training() -> None:
     torch.manual_seed(0)
-    profile = ColumnNetwork(8, 12, 1, 0.0, 2).build(SPACE).profiles[0]
+    network = ColumnNetwork(8, 12, 1, 0.0, 2).build(SPACE)
+    profile = network.profiles[0]
     values = torch.tensor([[0, 0, 0, 1, 2], [0, 0, 0, 0, 1], [1, 1, 0, 1, 1]])
     profile.prepare(values, values[:0])
     profile.train()
@@ -93,7 +94,7 @@ def test_a_row_is_no_neighbour_of_itself_in_training() -> None:
     profile.settle()
     assert torch.allclose(profile(values), settled)
     # The first two are each other's only neighbours.
-    one = profile.embed(values[:2], torch.arange(5)) * profile.speaks[:, None]
+    one = profile.embed(values[:2], torch.arange(5)) * network.speaks[:, None]
     assert torch.allclose(trained[0], one[1].sum(0) + profile.count.weight[1], atol=1e-6)
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -131,7 +132,8 @@ class RaggedCategorical(Head):
         table[alone, 0] = 1
         table = torch.cat([table, table.sum(0, keepdim=True)]) + UNFORESEEN
         self._set(f"table{entry}", table)
-        distinct = torch.unique(torch.stack([columns[site] for site in sites], 1), dim=0)
+        together = torch.stack([columns[site] for site in sites], 1)
+        distinct = torch.from_numpy(np.unique(together.cpu().numpy(), axis=0)).to(together.device)
         for site in digits:
             size, symbol = self._sizes[site], distinct[:, sites.index(site)]
             seen = torch.zeros(bins * size, dtype=torch.float64)

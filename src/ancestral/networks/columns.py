@@ -44,14 +44,12 @@ class Profile(nn.Module):
         nn.init.normal_(self.count.weight, std=0.1)
         self.table: Tensor
         self.register_buffer("table", torch.zeros(self.slots, width))
-        self.speaks: Tensor
-        self.register_buffer("speaks", speaks, persistent=False)
-        sizes = space.site_sizes()
+        self._live: Tensor
+        self.register_buffer("_live", speaks.nonzero()[:, 0], persistent=False)
+        # Where every site has a part of the table, its rows begin here; 0 where all share one.
+        starts = sizes.cumsum(0) - sizes if self.embed.offsets is not None else torch.zeros_like(sizes)
         self._starts: Tensor
-        self.register_buffer("_starts", sizes.cumsum(0) - sizes, persistent=False)
-        self._voice: Tensor | None
-        voice = speaks.repeat_interleave(sizes) if self.embed.offsets is not None else None
-        self.register_buffer("_voice", voice, persistent=False)
+        self.register_buffer("_starts", starts, persistent=False)
         self._everything = torch.zeros(0, space.n, dtype=torch.uint8)
         self._members: Tensor | None = None
         self._counts: Tensor | None = None
@@ -107,17 +105,13 @@ class Profile(nn.Module):
             valid = valid & ~(same & (same.cumsum(1) == 1))
         # No more rows in training than afterwards.
         valid = valid & (valid.cumsum(1) <= self.neighbours)
-        batch, most, n = rows.shape
         many = valid.sum(1)
-        shares = (valid / many.clamp(min=1)[:, None])[..., None].expand(-1, -1, n)
-        spoken = self.embed.table.weight
-        if self._voice is None:  # all sites share one table
-            shares = shares * self.speaks
-        else:
-            spoken, rows = spoken * self._voice[:, None], rows + self._starts
-        # Neither the cells' vectors nor the rows' are ever there all at once.
-        cells, shares = rows.view(batch, most * n), shares.reshape(batch, most * n)
-        mean = F.embedding_bag(cells, spoken, mode="sum", per_sample_weights=shares)
+        # Neither the cells' vectors nor the rows' are ever there all at once; most values have few neighbours.
+        cells = (rows[valid][:, self._live] + self._starts[self._live]).view(-1)
+        ends = many.cumsum(0)
+        shares = (1 / many.clamp(min=1)).to(self.table.dtype).repeat_interleave(many * len(self._live))
+        bags = (ends - many) * len(self._live)
+        mean = F.embedding_bag(cells, self.embed.table.weight, bags, mode="sum", per_sample_weights=shares)
         return mean + self.count(many)
 
 
