@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from ancestral.decoding.parallel import plan, random_sets, step_losses
 from ancestral.decoding.unmasking import Unmasking
 from ancestral.evaluation.features import FeatureNetwork, feature_network
 from ancestral.evaluation.images import figures
+from ancestral.evaluation.passes import counting
 from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import MADE
@@ -63,21 +63,6 @@ def fit(recipe: str | Model, train: Images, steps: int, **options: Any) -> Model
 def values_of(model: Model, images: Images) -> Tensor:
     """Sites int64 ``[n, N]``."""
     return model.tokenizer.encode(images)
-
-
-@contextmanager
-def counted(model: Model) -> Iterator[list[int]]:
-    """Counts the passes of a network that is called as a whole, as the one entry of the list."""
-    passes = [0]
-
-    def count(*_: Any) -> None:
-        passes[0] += 1
-
-    handle = model.generator.network.register_forward_pre_hook(count)
-    try:
-        yield passes
-    finally:
-        handle.remove()
 
 
 def quality(network: FeatureNetwork, real: Images, made: Images) -> dict[str, float]:
@@ -272,9 +257,9 @@ def sigma_gpt(steps: int) -> None:
     exact = {order: model.log_prob(test, order=order).bits_per_dim() for order in ("raster", "reverse")}
     passes = []
     for item in range(40):
-        with counted(model) as count:
+        with counting(model.generator.network) as count:
             model.sample(1, seed=5, first=item)
-        passes.append(count[0])
+        passes.append(count.network)
     bursts = model.sample(DRAWN, seed=2, as_dataset=True)
     singles = model.sample(DRAWN, seed=3, decoder=Ancestral(random_orders=True), as_dataset=True)
     scores = [np.asarray(model.log_prob(each, order="raster")) for each in (bursts, singles)]

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ancestral.decoding.decoders import Ancestral
 from ancestral.decoding.parallel import RandomSets
+from ancestral.evaluation.passes import counting
 from ancestral.heads import Categorical, DiffusionHead
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
@@ -96,26 +97,17 @@ def weights(model: Model) -> int:
 def measure(name: str) -> dict[str, float]:
     """Build, draw one image without and with guidance, and tell seconds and memory."""
     model = BUILD[name]().build()
-    passes = {"count": 0}
-    network = model.generator.network
-    step = network.step
-
-    def counted(*args: Any) -> Any:
-        passes["count"] += 1
-        return step(*args)
-
-    network.step = counted  # type: ignore[method-assign]
     found: dict[str, float] = {
         "parameters": weights(model),
         "tokenizer_parameters": sum(p.numel() for p in model.tokenizer._modules().parameters()),  # type: ignore[attr-defined]
     }
     for kind, scale in (("unguided", 0.0), ("guided", GUIDANCE[name])):
-        passes["count"] = 0
         began = time.perf_counter()
-        image = model.sample(1, label=7, guidance=scale, seed=1)
+        with counting(model.generator.network) as passes:
+            image = model.sample(1, label=7, guidance=scale, seed=1)
         found[f"{kind}_seconds"] = time.perf_counter() - began
         assert image.shape == (1, 256, 256, 3)
-    found["passes"] = passes["count"]
+    found["passes"] = passes.network
     empty = model.space.empty()
     began = time.perf_counter()
     model.tokenizer.decode(empty.new_zeros(1, *empty.shape[1:]))

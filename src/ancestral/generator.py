@@ -15,7 +15,7 @@ from ancestral.heads.base import Distribution, Head
 from ancestral.networks.base import Network
 from ancestral.networks.captions import CaptionEncoder
 from ancestral.noise import Noise
-from ancestral.objectives import Likelihood, SymbolSchedules
+from ancestral.objectives import LearnedObjective, Likelihood
 from ancestral.order import FixedOrder, Order, OrderPolicy
 from ancestral.space import Condition, Space
 
@@ -74,7 +74,7 @@ class Generator(nn.Module):
         self.head.build(space, self.network.width)
         if self.mixture is not None:
             self.mixture.build(space)
-        if isinstance(self.objective, SymbolSchedules):  # it learns something of its own
+        if isinstance(self.objective, LearnedObjective):
             self.objective.build(space)
         return self
 

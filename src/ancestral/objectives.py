@@ -173,7 +173,15 @@ class AbsorbingDiffusion:
         return self.estimate(generator, values, condition, noise, t).mean() / generator.space.scalars
 
 
-class SymbolSchedules(nn.Module):
+class LearnedObjective(nn.Module):
+    """Base of objectives with parameters of their own, which train with the network's."""
+
+    def build(self, space: Space) -> LearnedObjective:
+        """Create the parameters for ``space``; returns self."""
+        raise NotImplementedError("a learned objective defines build")
+
+
+class SymbolSchedules(LearnedObjective):
     """Masked diffusion whose schedules are learned, one per symbol (GenMD4: Shi et al. 2024, arXiv:2406.04329, sec. 6).
 
     A site that holds symbol v is still visible at time t with probability ``1 - t ** w_v``, so symbols of small

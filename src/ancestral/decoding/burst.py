@@ -35,15 +35,8 @@ class Burst:
 
     @torch.no_grad()
     def __call__(self, generator: Generator, request: Request) -> Tensor:
-        space, batch = generator.space, request.noise.batch
-        device = next(generator.parameters()).device
-        if request.given is None:
-            values = torch.zeros(batch, space.n, dtype=torch.int64, device=device)
-        else:
-            values = request.given.clone()
-        known = request.known
-        if known is None:
-            known = torch.zeros(batch, space.n, dtype=torch.bool, device=device)
+        space = generator.space
+        values, known = request.begin(generator)
         # Sites in the sequence they were accepted in; only the first `count` places of a row mean anything.
         sequence = torch.argsort((~known).long(), dim=-1, stable=True)
         count = known.sum(1)

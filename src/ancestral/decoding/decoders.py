@@ -54,6 +54,17 @@ class Request:
         """Condition and scale of the unguided branch."""
         return (self.condition.without_label(), self.guidance) if self.guidance else None
 
+    def begin(self, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Values ``[B, N, *event]``, a copy of those given, else zero, and which are known, bool ``[B, N]``."""
+        space, device = generator.space, next(generator.parameters()).device
+        shape, known = (self.noise.batch, space.n), self.known
+        if known is None:
+            known = torch.zeros(shape, dtype=torch.bool, device=device)
+        if self.given is not None:
+            return self.given.clone(), known
+        dtype = torch.int64 if space.discrete else torch.float32
+        return torch.zeros(*shape, *space.event, dtype=dtype, device=device), known
+
 
 class Decoder(Protocol):
     """Draws values ``[B, N, *event]`` as a :class:`Request` asks; known sites come back to the bit."""
@@ -152,13 +163,7 @@ class Confidence:
     @torch.no_grad()
     def __call__(self, generator: Generator, request: Request) -> Tensor:
         space, noise = generator.space, request.noise
-        device = next(generator.parameters()).device
-        shape = (noise.batch, space.n)
-        known = torch.zeros(shape, dtype=torch.bool, device=device) if request.known is None else request.known
-        if request.given is not None:
-            values = request.given.clone()
-        else:
-            values = torch.zeros(*shape, *space.event, dtype=torch.int64, device=device)
+        values, known = request.begin(generator)
         hidden_first = (~known).sum(1)
         draw = Draw(noise, **request.options)
         base = request.base()
@@ -169,7 +174,7 @@ class Confidence:
             if not generator.head.finite:
                 raise ValueError("confidence decoding needs a head with finitely many values")
             drawn = distribution.choose(draw)
-            values = torch.where(known.reshape(*shape, *[1] * len(space.event)), values, drawn)
+            values = torch.where(known.reshape(*known.shape, *[1] * len(space.event)), values, drawn)
             done = (step + 1) / self.steps
             keep_hidden = torch.floor(hidden_first * math.cos(math.pi / 2 * done) + 1e-9).long()
             if step + 1 == self.steps:

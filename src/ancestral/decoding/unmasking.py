@@ -41,14 +41,7 @@ class Unmasking:
     @torch.no_grad()
     def __call__(self, generator: Generator, request: Request) -> Tensor:
         space, noise = generator.space, request.noise
-        device = next(generator.parameters()).device
-        shape = (noise.batch, space.n)
-        known = torch.zeros(shape, dtype=torch.bool, device=device) if request.known is None else request.known
-        if request.given is not None:
-            values = request.given.clone()
-        else:
-            dtype = torch.int64 if space.discrete else torch.float32
-            values = torch.zeros(*shape, *space.event, dtype=dtype, device=device)
+        values, known = request.begin(generator)
         time = torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
         schedules = generator.objective if self.schedule == "learned" else None
         if schedules is not None and not isinstance(schedules, SymbolSchedules):
@@ -68,7 +61,7 @@ class Unmasking:
             else:
                 assert alpha is not None
                 revealed = ~known & (chance < float((alpha[step + 1] - alpha[step]) / (1 - alpha[step])))
-            values = torch.where(revealed.reshape(*shape, *[1] * len(space.event)), drawn, values)
+            values = torch.where(revealed.reshape(*known.shape, *[1] * len(space.event)), drawn, values)
             known = known | revealed
         return values
 
@@ -92,15 +85,9 @@ class MaskPredict:
         space, noise = generator.space, request.noise
         if space.event or not space.discrete or request.guidance:
             raise UnsupportedError("mask-predict draws one finite value per site, without guidance")
-        device = next(generator.parameters()).device
-        shape = (noise.batch, space.n)
-        known = torch.zeros(shape, dtype=torch.bool, device=device) if request.known is None else request.known
-        if request.given is not None:
-            values = request.given.clone()
-        else:
-            values = torch.zeros(*shape, dtype=torch.int64, device=device)
+        values, known = request.begin(generator)
         draw, hidden = Draw(noise, **request.options), ~known
-        chance = torch.full(shape, math.inf, dtype=torch.float64, device=device)
+        chance = torch.full(known.shape, math.inf, dtype=torch.float64, device=values.device)
         for step in range(self.steps):
             if step:
                 again = (~known).sum(1, keepdim=True) * (self.steps - step) // self.steps

@@ -22,10 +22,10 @@ class LogLinear(Head):
     """The normalised product of powers of the members' probabilities at every site (a logarithmic opinion pool).
 
     By default it is their geometric mean. Features are the members' log-probabilities, ``[B, S, M * K]``
-    (:class:`ancestral.networks.Ensemble`). Every
-    conditional is normalised, so their product is a distribution; its log-probability is never below the members'
-    mean (Heskes 1998, "Selecting weighting factors in logarithmic opinion pools"). While training, that mean itself is
-    what is scored, so that the members learn apart from each other, as if each were alone.
+    (:class:`ancestral.networks.Ensemble`). Every conditional is normalised, so their product is a distribution; the
+    log-probability of the geometric mean is never below the members' mean (Heskes 1998, "Selecting weighting factors
+    in logarithmic opinion pools"). While training, that mean itself is what is scored, so that the members learn apart
+    from each other, as if each were alone.
 
     Args:
         powers: one for each member, in place of the mean; a negative one divides by what a member says.
