@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sitegen.measured import _cell
+from sitegen.measured import cell, markdown_table, said
 
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -34,21 +34,16 @@ def table(head: Sequence[str], rows: Rows, names: Sequence[str]) -> str:
     """Markdown, a line per row: the ``names`` that it has, the columns that are known, and what is drawn."""
     shown = [key for key in COLUMNS if any(key in row for _, row in rows)]
     titles = [*head, *(COLUMNS[key] for key in shown), "what is drawn"]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines = []
     for label, row in rows:
         cells = [str(row.get(name, label)) for name in names]
-        cells += [_cell(row[key]) if key in row else "" for key in shown]
-        lines.append("| " + " | ".join([*cells, kept(row)]) + " |")
-    return "\n".join(lines)
+        cells += [cell(row[key]) if key in row else "" for key in shown]
+        lines.append([*cells, kept(row)])
+    return markdown_table(titles, lines)
 
 
 def _measured(result: Mapping[str, Any]) -> str:
-    machine = result.get("machine", {})
-    return (
-        f"Measured {result.get('date', '')}: {result.get('scale', '')}; {machine.get('processor', 'a processor')}. The "
-        f"target needs {result['ours']['bits_per_byte']:.2f} bits per byte of held-out text. `{result['command']}` "
-        f"repeats it. Verdict: **{result['verdict']}**."
-    )
+    return said(result, f"The target needs {result['ours']['bits_per_byte']:.2f} bits per byte of held-out text.")
 
 
 def decoders(found: Mapping[str, Mapping[str, Any]]) -> str:

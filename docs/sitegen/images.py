@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sitegen.measured import _cell
+from sitegen.measured import cell, markdown_table, said
 
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 MISSING = "`{}` has recorded no result."
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def _said(result: Mapping[str, Any]) -> str:
-    machine = result.get("machine", {})
-    return (
-        f"Measured {result.get('date', '')}: {result.get('scale', '')}; {machine.get('processor', 'a processor')}. "
-        f"`{result['command']}` repeats it. Verdict: **{result['verdict']}**."
-    )
 
 
 def budget(result: Mapping[str, Any], picture: str = "") -> str:
@@ -40,7 +27,7 @@ def budget(result: Mapping[str, Any], picture: str = "") -> str:
                 f"[`{row['recipe']}`](recipes/{row['recipe']}.md)", " / ".join(row["draws"]), each("frechet"),
                 each("class_accuracy"), each("forward_passes_per_image"), each("processor_seconds_per_image"),
                 each("precision"), each("recall"), f"{row['rfid']:.3g}" if "rfid" in row else "0", row["tokens"],
-                _cell(row["sites"]), _cell(row["parameters"]), _cell(row["steps"]),
+                cell(row["sites"]), cell(row["parameters"]), cell(row["steps"]),
             ]
         )  # fmt: skip
     head = (
@@ -49,9 +36,9 @@ def budget(result: Mapping[str, Any], picture: str = "") -> str:
     )  # fmt: skip
     real = ours["floor_of_real_images"]
     parts = [
-        _said(result),
+        said(result),
         picture,
-        _table(head, rows),
+        markdown_table(head, rows),
         f"Real training images in place of drawn ones: Fréchet distance {real['frechet']:.3g}, precision "
         f"{real['precision']:.3g}, recall {real['recall']:.3g}. The judge of class accuracy is right on "
         f"{real['judge_accuracy_on_test']:.1%} of the test images. Features: {extra.get('feature_network', '')}; "
@@ -69,7 +56,7 @@ def usage(result: Mapping[str, Any]) -> str:
         for data, runs in result["ours"]["runs"].items()
     ]  # fmt: skip
     head = ("data", "codes in use", "perplexity", "random start, no restarts", "reconstruction")
-    return f"{_said(result)}\n\n{_table(head, rows)}"
+    return f"{said(result)}\n\n{markdown_table(head, rows)}"
 
 
 def speed(result: Mapping[str, Any]) -> str:
@@ -84,18 +71,18 @@ def speed(result: Mapping[str, Any]) -> str:
         "On one core arithmetic takes the time, not the reading of weights that a pass costs on the papers' hardware, "
         "so that fewer passes over more places save less; and the raster model is drawn by compiled kernels."
     )
-    return f"{_said(result)}\n\n{_table(head, rows)}\n\n{why}"
+    return f"{said(result)}\n\n{markdown_table(head, rows)}\n\n{why}"
 
 
 def sizes(result: Mapping[str, Any]) -> str:
     """Seconds and memory at the published sizes."""
     rows = [
-        [name, f"{row['parameters'] / 1e6:.0f} M", _cell(row["passes"]), f"{row['unguided_seconds']:.1f}",
+        [name, f"{row['parameters'] / 1e6:.0f} M", cell(row["passes"]), f"{row['unguided_seconds']:.1f}",
          f"{row['guided_seconds']:.1f}", f"{row['peak_memory_gib']:.1f} GiB"]
         for name, row in result["ours"].items()
     ]  # fmt: skip
     head = ("system", "parameters", "passes", "seconds", "seconds, guided", "peak memory")
-    return f"{_said(result)}\n\n{_table(head, rows)}"
+    return f"{said(result)}\n\n{markdown_table(head, rows)}"
 
 
 def images(found: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, str] | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -14,7 +14,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return rows
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -22,8 +22,22 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, list):
-        return ", ".join(map(_cell, value)) or "none"
+        return ", ".join(map(cell, value)) or "none"
     return str(value).replace("|", r"\|").replace("\n", " ")
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of ready cells."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def said(result: Mapping[str, Any], more: str = "") -> str:
+    """When, on what and how a result was measured, ``more`` about it, and its verdict, in a paragraph."""
+    processor = result.get("machine", {}).get("processor", "a processor")
+    parts = [f"Measured {result.get('date', '')}: {result.get('scale', '')}; {processor}.", more]
+    parts.append(f"`{result['command']}` repeats it. Verdict: **{result['verdict']}**.")
+    return " ".join(part for part in parts if part)
 
 
 def result_block(result: Mapping[str, Any], stale: bool = False) -> str:
@@ -33,9 +47,9 @@ def result_block(result: Mapping[str, Any], stale: bool = False) -> str:
         parts.append("Measured on an earlier version of the recipe.")
     published = result.get("published")
     if isinstance(published, Mapping):
-        published = ", ".join(f"{k} {_cell(v)}" for k, v in _flat(published))
+        published = ", ".join(f"{k} {cell(v)}" for k, v in _flat(published))
     if published:
-        parts.append(f"Goal or published value: {_cell(published)}.")
+        parts.append(f"Goal or published value: {cell(published)}.")
     rows = [(label, "ancestral", value) for label, value in _flat(result.get("ours", {}))]
     for peer, numbers in result.get("peers", {}).items():
         if isinstance(numbers, Mapping):
@@ -43,13 +57,13 @@ def result_block(result: Mapping[str, Any], stale: bool = False) -> str:
         else:
             rows.append((peer, "beside it", numbers))
     rows += [(label, "", value) for label, value in _flat(result.get("extra", {}))]
-    table = "\n".join(f"| {label} | {who} | {_cell(value)} |" for label, who, value in rows)
+    table = "\n".join(f"| {label} | {who} | {cell(value)} |" for label, who, value in rows)
     parts.append("| quantity | of | value |\n|---|---|---|\n" + table)
     machine, versions = result.get("machine", {}), result.get("versions", {})
     facts = {
         "scale": result.get("scale"),
         "machine": f"{machine.get('processor', '?')}, {machine.get('cores', '?')} cores" if machine else None,
-        "load while measuring": _cell(machine["load"]) if machine.get("load") else None,
+        "load while measuring": cell(machine["load"]) if machine.get("load") else None,
         "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
         "revision": result.get("revision"),
     }

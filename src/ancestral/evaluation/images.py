@@ -102,11 +102,11 @@ def figures(
         "inception_score": f"inception-style score of {len(network.classes)} classes",
     }
     notes = {**_NOTES, **{n: f"{_NOTES[n]}; k = {k}" for n in ("precision", "recall", "density", "coverage")}}
-    expected = distances.expected_coverage(len(real), len(made), k)
+    expected, title = distances.expected_coverage(len(real), len(made), k), network.title
     notes["coverage"] += f"; {expected:.3f} to expect of images of the same distribution"
     return {
         key: Figure(
-            names.get(key, key), value, best.get(key, "high"), network.title, reference, len(real), len(made),
+            names.get(key, key), value, best.get(key, "high"), title, reference, len(real), len(made),
             notes[key], floors.get(key),
         )
         for key, value in found.items()
