@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ancestral.decoding.compiled_rows import Rows, rows
 from ancestral.heads.base import Chooser
 from ancestral.heads.categorical import Categorical
 from ancestral.heads.shared import Shared
@@ -15,6 +16,7 @@ from ancestral.native import library
 from ancestral.native.library import Drawing
 from ancestral.native.transformer import Held, Unknown
 from ancestral.networks.base import Cache, ValueEmbedding
+from ancestral.networks.columns import ColumnNetwork
 from ancestral.networks.compiled import Kept
 from ancestral.networks.transformer import CausalTransformer
 from ancestral.order import Order
@@ -38,6 +40,9 @@ class Ahead:
         batch: number of items B.
         ends: symbols that end a stream.
     """
+
+    after = 1
+    """Sets that are drawn in another way first."""
 
     def __init__(
         self,
@@ -154,14 +159,24 @@ def ahead(
     condition: Condition,
     batch: int,
     ends: Tensor | None,
-) -> Ahead | None:
-    """An :class:`Ahead`; None where there are no kernels, or none that know the generator and the chooser."""
+    sets: tuple[int, int],
+) -> Ahead | Rows | None:
+    """What draws many values in one call; None where there are no kernels, or none that know the generator.
+
+    Args:
+        generator, chooser, order, condition, batch, ends: as for :func:`ancestral.decoding.walk.walk`.
+        sets: the first that is drawn and one past the last.
+    """
     from ancestral.decoding.walk import Draw
 
     network = generator.network
-    if type(chooser) is not Draw or not isinstance(network, CausalTransformer) or not library.available():
+    if type(chooser) is not Draw or not library.available() or network.training:
         return None
-    if network.keeping is not None or not order.sequential or network.training or generator.space.event:
+    if isinstance(network, ColumnNetwork):
+        return rows(generator, chooser, order, condition, sets)
+    if not isinstance(network, CausalTransformer):
+        return None
+    if network.keeping is not None or not order.sequential or generator.space.event:
         return None
     if not isinstance(chooser.noise.counter, int):
         return None

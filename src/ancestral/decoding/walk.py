@@ -131,7 +131,7 @@ def walk(
     end = order.n_sets if sets is None else min(order.n_sets, known_sets + sets)
     run = None
     if base is None and known is None and (alive is None or stop is not None) and end - known_sets > 1:
-        run = ahead(generator, chooser, order, condition, batch, ends)
+        run = ahead(generator, chooser, order, condition, batch, ends, (known_sets, end))
     k = known_sets - 1
     while (k := k + 1) < end:
         if alive is not None and stop is not None and not bool(alive.any()):
@@ -141,7 +141,7 @@ def walk(
                 torch.as_tensor(stop, dtype=dtype, device=device),
             )
             break
-        if run is not None and k > known_sets and (done := run(cache, values, k, end, alive, over)):
+        if run is not None and k >= known_sets + run.after and (done := run(cache, values, k, end, alive, over)):
             network.stepped(done)
             k += done - 1
             if ends is not None and bool(over.all()):

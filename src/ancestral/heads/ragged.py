@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +22,27 @@ DIGIT_PRIORS = tuple(2.0**k for k in range(-6, 11))
 UNFORESEEN = 1e-4
 """Pseudo-count of entries that no list has."""
 _FEW = 256
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """How a counted site is drawn.
+
+    Attributes:
+        coarse, entry: the sites that it is looked up by.
+        bins, entries: how many values these have.
+        edges: float64 ``[bins + 1, K]``, cumulated probabilities given the coarse value; the last row is for an
+            unknown one.
+        spelled: int64 ``[bins * entries]``, the digit of every listed value, -1 where there is none; None for the
+            entries themselves.
+    """
+
+    coarse: int
+    entry: int
+    bins: int
+    entries: int
+    edges: Tensor
+    spelled: Tensor | None
 
 
 class Ragged(Finite):
@@ -177,15 +199,25 @@ class RaggedCategorical(Head):
     def site_draw(self, features: Tensor, site: int, u: Tensor) -> Tensor:
         """Values int64 ``[B]`` of a counted site where its cumulated table passes ``u``, float64 ``[B]`` in (0, 1)."""
         row, sure, digit = self._told(features, site)
-        table: Tensor = getattr(self, f"table{site}")
-        edges = table.exp().cumsum(-1, dtype=torch.float64)
-        edges = edges / edges[:, -1:]
-        rows, size = table.shape
+        edges = self._edges(site)
+        rows, size = edges.shape
         # The rows one behind the other, each from its number to the next, are searched as one.
         flat = (edges + torch.arange(rows, device=u.device)[:, None]).view(-1)
         found = torch.searchsorted(flat, row + u, right=True) - row * size
         found = found.clamp_(0, size - 1)
         return found if sure is None or digit is None else torch.where(sure, digit, found)
+
+    def _edges(self, site: int) -> Tensor:
+        edges = getattr(self, f"table{site}").exp().cumsum(-1, dtype=torch.float64)
+        return edges / edges[:, -1:]  # type: ignore[no-any-return]
+
+    def lookup(self, site: int) -> Lookup | None:
+        """How a counted site is drawn; None for one that has a map."""
+        if site not in self._counted:
+            return None
+        coarse, entry = self._counted[site]
+        spelled = None if site == entry else getattr(self, f"spelled{site}")
+        return Lookup(coarse, entry, self._sizes[coarse], self._sizes[entry], self._edges(site), spelled)
 
     def _told(self, features: Tensor, site: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Row of the site's table, and for digits where they are certain and which: each ``[B]``."""

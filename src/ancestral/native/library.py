@@ -95,7 +95,31 @@ class Drawing(Structure):
     ]
 
 
-_STRUCTURES = (Matrix, Norm, Block, Stack, Store, Pass, Drawing)
+class Column(Structure):
+    """``column_t``."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("site", "given", "categories", "padded")),
+        *((name, c_void_p) for name in ("spoken", "place", "enter", "enter_bias", "inner", "inner_bias")),
+        *((name, c_void_p) for name in ("head", "head_bias", "edges")),
+        *((name, c_int64) for name in ("coarse", "unknown", "entry", "entries")),
+        *((name, c_void_p) for name in ("spelled", "profile")),
+        *((name, c_int64) for name in ("first", "second", "seconds")),
+    ]
+
+
+class Row(Structure):
+    """``columns_t``."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "sites", "steps", "sums", "width", "depth")),
+        ("columns", POINTER(Column)),
+        *((name, c_void_p) for name in ("values", "told", "seeds")),
+        ("counter", c_int64),
+    ]
+
+
+_STRUCTURES = (Matrix, Norm, Block, Stack, Store, Pass, Drawing, Column, Row)
 _off: ContextVar[bool] = ContextVar("ancestral_native_off", default=False)
 
 
@@ -117,6 +141,7 @@ def _load() -> Any:
             "ancestral_linear": (POINTER(Matrix), c_void_p, c_void_p, c_int64, c_int),
             "ancestral_pass": (POINTER(Stack), POINTER(Store), POINTER(Pass), c_int),
             "ancestral_draw": (POINTER(Drawing), c_int),
+            "ancestral_columns": (POINTER(Row), c_int),
         }.items():
             getattr(library, name).argtypes = arguments
             getattr(library, name).restype = c_int64

@@ -288,8 +288,8 @@ API const char *ancestral_chosen(void) { return chosen_name; }
 
 /* Sizes of the structures, so that a library of another version is refused. */
 API void ancestral_sizes(int64_t *out) {
-    const int64_t sizes[] = {sizeof(matrix_t), sizeof(norm_t), sizeof(block_t), sizeof(stack_t),
-                             sizeof(store_t),  sizeof(pass_t), sizeof(draw_t)};
+    const int64_t sizes[] = {sizeof(matrix_t), sizeof(norm_t), sizeof(block_t),  sizeof(stack_t),  sizeof(store_t),
+                             sizeof(pass_t),   sizeof(draw_t), sizeof(column_t), sizeof(columns_t)};
     memcpy(out, sizes, sizeof sizes);
 }
 
@@ -299,6 +299,7 @@ typedef struct {
     const store_t *store;
     const pass_t *pass;
     draw_t *draw;
+    const columns_t *columns;
     const float *x;
     float *y;
     int64_t rows, done;
@@ -318,6 +319,12 @@ static void do_pass(void *argument, team_t *team, int member, int members) {
 static void do_draw(void *argument, team_t *team, int member, int members) {
     call_t *c = argument;
     chosen->draw(c->draw, &c->done, c->room, team, member, members);
+}
+
+static void do_columns(void *argument, team_t *team, int member, int members) {
+    call_t *c = argument;
+    (void)team;
+    chosen->columns(c->columns, c->room, member, members);
 }
 
 /* y [rows, matrix.rows] = x [rows, matrix.cols] matrix^T + bias. Returns 0, or -1 without memory. */
@@ -342,4 +349,12 @@ API int64_t ancestral_draw(draw_t *draw, int threads) {
     if (!(c.room = room_of(chosen->room_draw(draw, threads)))) return -1;
     together(do_draw, &c, threads);
     return c.done;
+}
+
+/* Draw the rows of a table. Returns the number of steps, or -1 without memory. */
+API int64_t ancestral_columns(const columns_t *columns, int threads) {
+    call_t c = {.columns = columns};
+    if (!(c.room = room_of(chosen->room_columns(columns, threads)))) return -1;
+    together(do_columns, &c, threads);
+    return columns->steps;
 }

@@ -84,6 +84,34 @@ typedef struct {
     float *logits;            /* room [batch, categories] */
 } draw_t;
 
+/* A column of a table, or one of the sites that it is drawn by, coarse to fine. */
+typedef struct {
+    int64_t site, given;         /* given: its values are there already */
+    int64_t categories, padded;  /* padded: columns of the head, a multiple of LANES */
+    const float *spoken;         /* [categories, sums], what a value adds to the running sum, or NULL */
+    const float *place;          /* [sums] */
+    const float *enter, *enter_bias; /* [sums, width], [width] */
+    const float *inner, *inner_bias; /* [depth, width, width], [depth, width] */
+    const float *head, *head_bias;   /* [width, padded], [padded], -inf behind the categories */
+    const double *edges;         /* of a counted site instead: cumulated shares [., categories], or NULL */
+    int64_t coarse, unknown;     /* site whose value is the row of edges, or -1: row `unknown` */
+    int64_t entry, entries;      /* site whose entry is known, or -1 */
+    const int64_t *spelled;      /* [unknown * entries], the digit of a listed value, or -1 */
+    const float *profile;        /* [., sums], added once this site's value is there, or NULL */
+    int64_t first, second, seconds; /* its row: values of site `first` * seconds + those of site `second` */
+} column_t;
+
+/* Drawing the columns of a table one after the other, each by layers of its own on a sum of what is known. */
+typedef struct {
+    int64_t batch, sites, steps;
+    int64_t sums, width, depth; /* width: a multiple of LANES */
+    const column_t *columns;    /* [steps], in the order in which they are drawn */
+    int64_t *values;            /* [batch, sites] */
+    const float *told;          /* [batch, sums], or NULL */
+    const int64_t *seeds;       /* [batch] */
+    int64_t counter;
+} columns_t;
+
 typedef struct team team_t;
 void team_meet(team_t *team, int member);
 
@@ -94,6 +122,8 @@ typedef struct {
     void (*pass)(const stack_t *, const store_t *, const pass_t *, char *, team_t *, int member, int members);
     int64_t (*room_draw)(const draw_t *, int64_t members);
     void (*draw)(draw_t *, int64_t *done, char *, team_t *, int member, int members);
+    int64_t (*room_columns)(const columns_t *, int64_t members);
+    void (*columns)(const columns_t *, char *, int member, int members);
 } kernels_t;
 
 #endif

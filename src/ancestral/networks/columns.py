@@ -84,6 +84,11 @@ class Profile(nn.Module):
         self._members = self._counts = None
         self._everything = self._everything[:0]
 
+    @property
+    def settled(self) -> Tensor | None:
+        """The vectors of all listed values, float32 ``[slots, width]``; None before :meth:`settle`."""
+        return self.table if self._members is None else None
+
     def slot(self, values: Tensor) -> Tensor:
         """Number of the listed value, int64 ``[B]``, of ``values`` ``[B, N]``."""
         return values[:, self.coarse] * self.entries + values[:, self.entry]
@@ -159,8 +164,8 @@ class ColumnNetwork(Network):
         for lexicon in space.lexicons:
             if lexicon.counted:
                 speaks[list(lexicon.sites[1:])] = 0
-        # Counted sites neither speak nor need features.
-        self._mute = frozenset((speaks == 0).nonzero()[:, 0].tolist())
+        self.mute = frozenset((speaks == 0).nonzero()[:, 0].tolist())
+        """Counted sites, which neither speak nor need features."""
         self._live: Tensor
         self.register_buffer("_live", speaks.nonzero()[:, 0], persistent=False)
         self.speaks: Tensor
@@ -250,13 +255,13 @@ class ColumnNetwork(Network):
         else:
             total = cache.state + (self.place[sites] + self.told(cache.condition, sites, cache.batch))
             features = self._layers(total.expand(cache.batch, sites.shape[-1], -1), sites)
-            if self._mute and (sites.dim() == 2 or len(sites) > 1):
+            if self.mute and (sites.dim() == 2 or len(sites) > 1):
                 features = features * self.speaks[sites][..., None]
         return self._tell(features, sites, cache.values, known)
 
     def _silent(self, sites: Tensor) -> bool:
         """Whether all of ``sites`` are counted."""
-        return bool(self._mute) and self._mute.issuperset(sites.flatten().tolist())
+        return bool(self.mute) and self.mute.issuperset(sites.flatten().tolist())
 
     def _layers(self, total: Tensor, sites: Tensor) -> Tensor:
         """Features ``[B, S, D]`` of target ``sites`` from sums ``[B, S, sums]``."""
@@ -294,7 +299,7 @@ class ColumnNetwork(Network):
 
         Counted sites have features of nothing else.
         """
-        if self._mute.isdisjoint(sites.flatten().tolist()):
+        if self.mute.isdisjoint(sites.flatten().tolist()):
             return features
         for lexicon in self.space.lexicons:
             if not lexicon.counted:

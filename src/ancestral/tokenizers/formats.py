@@ -127,6 +127,7 @@ class DecimalFormat(Format):
     ) -> None:
         self.places, self.least, self.width, self.prefix, self.suffix = places, least, width, prefix, suffix
         self.marks = marks
+        self._bare = (places, prefix, suffix, marks) == (0, "", "", ".") and width <= 1
 
     def read(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.zeros(len(cells), dtype=np.int64)
@@ -143,6 +144,9 @@ class DecimalFormat(Format):
 
     def write(self, numbers: np.ndarray) -> np.ndarray:
         out = np.empty(len(numbers), dtype=object)
+        if self._bare:
+            out[:] = list(map(str, numbers.tolist()))
+            return out
         for i, number in enumerate(numbers.tolist()):
             digits = str(abs(number)).rjust(self.places + 1, "0")
             cut = len(digits) - self.places
