@@ -101,10 +101,16 @@ class Bench:
         tokenizer.encode = remembered  # type: ignore[method-assign]
         return tokenizer
 
-    def row(self, recipe: Recipe) -> dict[str, Any]:
-        """Train one recipe, draw from it and measure."""
+    def row(self, recipe: Recipe, name: str | None = None, **changes: Any) -> dict[str, Any]:
+        """Train one recipe, draw from it and measure.
+
+        Args:
+            recipe: of the catalogue.
+            name: under which samples and model are kept; by default the id.
+            changes: arguments that differ from those at the common size.
+        """
         given = self.given
-        model = recipe(**sizes(recipe, given))
+        model = recipe(**sizes(recipe, given) | changes)
         own = model.tokenizer
         if type(own) is Pixels and recipe.id not in given.pixels:
             own = codes(given)
@@ -115,6 +121,8 @@ class Bench:
             )
         shared = self.tokenizer(own)
         options: dict[str, Any] = {"validation": 0, "quiet": True, "minutes": given.minutes, "seed": given.seed}
+        if given.batch:
+            options["batch_size"] = given.batch
         busy = time.process_time()
         with processor_clock():
             model.fit(self.train, tokenizer=shared, **options)
@@ -128,7 +136,9 @@ class Bench:
             "sites": model.space.n,
             "parameters": model.parameters,
             "steps": history.steps,
+            "batch_size": given.batch or model.training.get("batch_size"),
             "processor_minutes": busy / 60,
+            "samples": given.samples,
             "draws": {},
         }
         labels = np.arange(given.samples) % len(self.train.classes)
@@ -150,12 +160,15 @@ class Bench:
                 "processor_seconds_per_image": drawn.processor,
                 "seconds_per_image": drawn.seconds,
             }
-            grid(drawn.images, self.work / "grids" / f"{recipe.id}-guidance{guidance:g}.png")
-            print(f"{recipe.id} guidance {guidance:g}: class accuracy {accuracy:.3f}, {found['frechet']}", flush=True)
+            grid(drawn.images, self.work / "grids" / f"{name or recipe.id}-guidance{guidance:g}.png")
+            print(
+                f"{name or recipe.id} guidance {guidance:g}: class accuracy {accuracy:.3f}, {found['frechet']}",
+                flush=True,
+            )
         if model.tokenizer.learned:
             part = self.test.take(slice(0, given.samples))
             row["rfid"] = reconstruction(self.network, model, part, reference=self.reference).value
-        model.save(self.work / "models" / recipe.id, overwrite=True)
+        model.save(self.work / "models" / (name or recipe.id), overwrite=True)
         return row
 
     def spread(self, made: Images, draws: int = 12) -> float:
@@ -288,6 +301,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="ids, separated by commas; by default every image recipe")
     parser.add_argument("--pixels", default="", help="ids that stay on pixels (drawing 32 x 32 of them takes long)")
     parser.add_argument("--longest", type=int, default=2048, help="sites per image of what is tried at all")
+    parser.add_argument("--batch", type=int, default=0, help="images of a step; by default each recipe's own")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--guidance", default="0,1.5")
     parser.add_argument("--width", type=int, default=96)

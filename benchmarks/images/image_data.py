@@ -37,3 +37,17 @@ def load(name: str, folder: Path) -> tuple[Images, Images]:
     labels = np.array([int(line.split()[0]) for line in lines])
     whole = Images(pixels, labels, CIFAR_CLASSES)
     return whole.take(slice(0, 3000)), whole.take(slice(3000, 4000))
+
+
+def reduced(images: Images, factor: int) -> Images:
+    """The images with every square of ``factor x factor`` pixels averaged to one."""
+    count, height, width, channels = images.pixels.shape
+    cut = images.pixels.reshape(count, height // factor, factor, width // factor, factor, channels)
+    pixels = cut.mean((2, 4), dtype=np.float32).round().astype(np.uint8)
+    return Images(pixels, images.labels, images.classes, images.levels)
+
+
+def enlarged(images: Images, factor: int) -> Images:
+    """The images with every pixel repeated ``factor`` times along both axes."""
+    pixels = images.pixels.repeat(factor, 1).repeat(factor, 2)
+    return Images(pixels, images.labels, images.classes, images.levels)

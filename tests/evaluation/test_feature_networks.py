@@ -158,6 +158,19 @@ def test_passes_inside_the_compiled_kernels_are_counted() -> None:
         assert passes.network == 64
 
 
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_passes_count_each_time_that_a_head_asks_its_network_again(guidance: float) -> None:
+    from ancestral.recipes.registry import catalogue
+
+    options = dict(catalogue()["xar"].tiny) | {"patch": 2, "passes": 3, "steps": 1, "quiet": True}
+    model = fit(bars(50), recipe="xar", **options)
+    sets = model.space.n // 4  # cells of 2 x 2 latents
+    with counting(model.generator.network) as passes:
+        model.sample(2, label=[0, 1], guidance=guidance, batch_size=2)
+    # One to see the sets before, and two of Heun's method in each of three steps.
+    assert passes.network == pytest.approx(sets * (1 + 2 * 3))
+
+
 def test_drafts_of_speculative_decoding_are_counted_apart() -> None:
     model = fit(bars(50), recipe="lantern", width=16, depth=2, heads=2, draft=1, steps=1, quiet=True)
     plain = model.sample(1, seed=3)

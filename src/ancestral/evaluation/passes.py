@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ancestral.networks.base import Network
+from ancestral.networks.base import Cache, Network
 
 _WAYS_IN = ("forward", "observe", "step", "mix")
 
@@ -18,11 +18,13 @@ class Passes:
 
     Attributes:
         network: passes of the network, each over the whole batch; guided steps take one, of a batch twice as large.
+            Where a head asks the network again while it draws a set (:meth:`Network.look`), each time is a pass; one
+            over a part of the rows counts as that share.
         draft: passes of its shorter copies, which speculative decoding drafts with.
     """
 
-    network: int = 0
-    draft: int = 0
+    network: float = 0
+    draft: float = 0
 
 
 @contextlib.contextmanager
@@ -51,11 +53,15 @@ def counting(network: Network) -> Iterator[Passes]:
     kind: Any = type(network)
     ways = {name: counted(getattr(kind, name)) for name in _WAYS_IN if hasattr(kind, name)}
 
+    def look(self: Network, cache: Cache, now: Any, time: Any, rows: slice) -> Any:
+        found.network += len(range(*rows.indices(cache.batch))) / cache.batch
+        return kind.look(self, cache, now, time, rows)
+
     def stepped(self: Network, count: int) -> None:
         found.network += count * (self is network)
         found.draft += count * (self is not network)
 
-    network.__class__ = type(kind.__name__, (kind,), {**ways, "stepped": stepped})
+    network.__class__ = type(kind.__name__, (kind,), {**ways, "look": look, "stepped": stepped})
     try:
         yield found
     finally:
