@@ -33,6 +33,7 @@ def fit(
     validation: Any = 0.05,
     tokenizer: Tokenizer | str | Path | None = None,
     tokenizer_training: dict[str, Any] | None = None,
+    start: Model | str | Path | None = None,
     **options: Any,
 ) -> Model:
     """Learn the joint distribution of ``data``.
@@ -46,6 +47,9 @@ def fit(
         tokenizer: a trained tokenizer, its folder, or the folder of a saved model whose tokenizer is to be reused.
         tokenizer_training: training options of a learned tokenizer, by default a share of the model's minutes; see
             :meth:`Model.fit`.
+        start: an earlier model or its folder (anything that :func:`load` reads): training goes on from its weights,
+            with its recipe, arguments and tokenizer. Arguments that leave the weights' shapes alone, such as
+            ``dropout=``, can still be given.
         options: arguments of the recipe (``width=256``), of training (``minutes=10``) and of the reader
             (``size=32``), told apart by name. With ``key=`` and ``time=`` the data are the rows of a sequential
             table: rows of one key in the order of time, and ``context=`` a table with one row per key (the key's
@@ -57,15 +61,23 @@ def fit(
     Raises:
         DataError: the data or an option cannot be used.
     """
+    from ancestral.starting import earlier, recipe_of
     from ancestral.training import TrainConfig
 
     if "key" in options:
+        if start is not None:
+            raise DataError("a sequential table (key=) cannot start from an earlier model; leave start= out")
         return _fit_sequential(data, recipe, seed, validation, options)  # type: ignore[no-any-return]
-    kind = modality or (data.modality if isinstance(data, Dataset) else sniff(data))
-    record = find(recipe or DEFAULTS.get(kind, "any-order"))
+    before = None if start is None else earlier(start)
+    if before is not None:
+        record, kind = recipe_of(before, recipe), modality or before.tokenizer.modality
+    else:
+        kind = modality or (data.modality if isinstance(data, Dataset) else sniff(data))
+        record = find(recipe or DEFAULTS.get(kind, "any-order"))
     build = inspect.signature(record.build).parameters
     train = {f.name for f in fields(TrainConfig)}
-    config = {k: v for k, v in options.items() if k in build}
+    config = {} if before is None else dict(before.config)
+    config |= {k: v for k, v in options.items() if k in build}
     if "data" in build and "data" not in config:
         config["data"] = kind
     training = {k: v for k, v in options.items() if k in train}
@@ -80,6 +92,7 @@ def fit(
         validation=validation,
         tokenizer=tokenizer,
         tokenizer_training=tokenizer_training,
+        start=before,
         **training,
     )
 

@@ -1,13 +1,13 @@
-"""From a dataset to what the training loop consumes."""
+"""From a dataset to what the training loop consumes, and to a trained model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ancestral.data import Dataset, TableFiles, read
 from ancestral.decoding.streams import network_log_probs
 from ancestral.errors import DataError, TrainingError
 from ancestral.generator import Generator
+from ancestral.inputs import training_labels
 from ancestral.networks.captions import caption_bytes, longest_caption
 from ancestral.noise import Noise, hash64
 from ancestral.space import Condition, Space
@@ -24,6 +25,9 @@ from ancestral.tokenizers import Tokenizer
 from ancestral.training import DiskItems, Items, TrainConfig, Windows, derive
 from ancestral.training.memory import parts
 from ancestral.training.source import Source
+
+if TYPE_CHECKING:
+    from ancestral.model import Model
 
 
 class Trainee(nn.Module):
@@ -36,6 +40,67 @@ class Trainee(nn.Module):
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, progress: float) -> Tensor:
         condition = Condition(label=batch.get("label"), text=batch.get("text"))
         return self.generator.loss(batch["values"], condition, Noise(batch["item_seed"]), progress)
+
+
+def learn(
+    model: Model,
+    data: Any,
+    options: dict[str, Any],
+    *,
+    validation: Any = 0.05,
+    seed: int = 0,
+    reading: dict[str, Any] | None = None,
+    callbacks: Sequence[Callable[..., Any]] = (),
+    tokenizer: Tokenizer | str | Path | None = None,
+    tokenizer_training: dict[str, Any] | None = None,
+    start: Model | str | Path | None = None,
+) -> None:
+    """Train a model; arguments as for :meth:`ancestral.model.Model.fit`, whose ``options`` are a dict here.
+
+    Raises:
+        DataError: the data, an option or the start cannot be used.
+        TrainingError: training cannot go on.
+    """
+    from ancestral.starting import adopt, inherit
+    from ancestral.training import train
+
+    check_options(options)
+    before = None if start is None else adopt(model, start, tokenizer, tokenizer_training)
+    dataset = read(data, model.tokenizer.modality, **(reading or {}))
+    # Before the items are counted: of data that are read chunk by chunk this is the pass that counts them.
+    sketch = dataset.sketch()
+    if len(dataset) == 0:
+        raise DataError("there is nothing to learn from: the data hold no items")
+    share = held_share(validation)
+    held = None
+    if share is None:
+        held = model.read(validation, **({} if isinstance(validation, Dataset) else reading or {}))
+    if tokenizer is not None:
+        model.tokenizer, dataset = swap_tokenizer(tokenizer, dataset)
+    merged = merge_options(model.training, options)
+    if before is None:
+        merged = fit_tokenizer(model.tokenizer, dataset, sketch, held, share or 0.0, seed, merged, tokenizer_training)
+    try:
+        model.build(seed=seed)
+    except ValueError as error:
+        if tokenizer is None:
+            raise
+        raise DataError(f"this model does not suit the given tokenizer: {error}") from error
+    source, held_source = sources(model.tokenizer, dataset, held, share or 0.0, seed)
+    prepare(model.generator, source, held_source)
+    if before is not None:
+        inherit(model, before)
+    model.generator.train()
+    try:
+        trainee = Trainee(model.generator)
+        config = train_config(merged, seed, held_source is not None, trainee, source)
+        model.history = train(trainee, source, config, validation=held_source, callbacks=callbacks)
+    finally:
+        model.generator.eval()
+        model.generator.settle()
+    if model.quantisation is not None:
+        model.quantisation.apply(model.generator)
+    fit_mixture(model.generator, model.tokenizer, dataset, held, share or 0.0, model.context, seed)
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -209,8 +274,9 @@ def sources(tokenizer: Tokenizer, dataset: Dataset, held: Dataset | None, share:
     def items(part: Dataset) -> Any:
         part = part.loaded()
         tensors = {"values": compact(tokenizer.encode(part), space)}
-        if space.classes and part.labels is not None:
-            tensors["label"] = torch.from_numpy(part.labels)
+        label = training_labels(tokenizer, part)
+        if label is not None:
+            tensors["label"] = label
         if space.text:
             tensors["text"] = caption_bytes(part.captions or [""] * len(part), space.text)
         return Items(**tensors)

@@ -79,6 +79,22 @@ def known_labels(tokenizer: Tokenizer, dataset: Dataset) -> Tensor | None:
     return torch.tensor([number[name] for name in dataset.classes], dtype=torch.int64)[torch.as_tensor(dataset.labels)]
 
 
+def training_labels(tokenizer: Tokenizer, dataset: Dataset) -> Tensor | None:
+    """As :func:`known_labels`, for data to learn from; None if the data have no labels or the model no classes.
+
+    Raises:
+        DataError: a class that the model does not know.
+    """
+    labels = known_labels(tokenizer, dataset)
+    if labels is None and dataset.labels is not None and tokenizer.space.classes:
+        odd = next(name for name in dataset.classes if name not in tokenizer.classes)
+        raise DataError(
+            f"the data have the class {odd!r}, which is none of the model's ({', '.join(tokenizer.classes)}); leave "
+            "its items out, or rename it"
+        )
+    return labels
+
+
 def condition_of(tokenizer: Tokenizer, label: Any, caption: Any, n: int, dataset: Dataset | None = None) -> Condition:
     """What ``n`` items are told: classes (:func:`class_labels`, or :func:`item_labels` of a dataset) and captions.
 

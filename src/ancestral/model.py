@@ -16,19 +16,7 @@ from ancestral.decoding.decoders import Ancestral, Decoder, draw_values
 from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.scoring import score_values
 from ancestral.errors import DataError, UnsupportedError
-from ancestral.fitting import (
-    Trainee,
-    check_options,
-    fit_mixture,
-    fit_tokenizer,
-    held_share,
-    merge_options,
-    prepare,
-    sources,
-    start_tokenizer,
-    swap_tokenizer,
-    train_config,
-)
+from ancestral.fitting import learn, start_tokenizer
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
 from ancestral.inputs import check_guidance, condition_of, order_for, split_gaps
@@ -150,6 +138,7 @@ class Model:
         callbacks: Sequence[Callable[..., Any]] = (),
         tokenizer: Tokenizer | str | Path | None = None,
         tokenizer_training: dict[str, Any] | None = None,
+        start: Model | str | Path | None = None,
         **options: Any,
     ) -> Model:
         """Learn the joint distribution of ``data``.
@@ -168,6 +157,8 @@ class Model:
             tokenizer: use this one, or the one in this folder (:meth:`Tokenizer.save`, or a saved model's), in place
                 of the model's own; a learned one that is trained stays as it is.
             tokenizer_training: training options of a learned tokenizer that differ from the model's.
+            start: an earlier model of the same composition, or its folder: training begins with its tokenizer and
+                weights instead of random ones. See :mod:`ancestral.starting`.
             options: fields of :class:`ancestral.training.TrainConfig`: ``minutes=``, ``steps=``, ``lr=``,
                 ``batch_size=``, ``checkpoint=``, ``quiet=`` ...
 
@@ -175,39 +166,10 @@ class Model:
             DataError: the data cannot be used.
             TrainingError: training cannot go on.
         """
-        from ancestral.training import train
-
-        check_options(options)
-        dataset = read(data, self.tokenizer.modality, **(reading or {}))
-        # Before the items are counted: of data that are read chunk by chunk this is the pass that counts them.
-        sketch = dataset.sketch()
-        if len(dataset) == 0:
-            raise DataError("there is nothing to learn from: the data hold no items")
-        share = held_share(validation)
-        held = None if share is not None else self.read(validation, **(reading or {}))
-        if tokenizer is not None:
-            self.tokenizer, dataset = swap_tokenizer(tokenizer, dataset)
-        merged = merge_options(self.training, options)
-        merged = fit_tokenizer(self.tokenizer, dataset, sketch, held, share or 0.0, seed, merged, tokenizer_training)
-        try:
-            self.build(seed=seed)
-        except ValueError as error:
-            if tokenizer is None:
-                raise
-            raise DataError(f"this model does not suit the given tokenizer: {error}") from error
-        source, held_source = sources(self.tokenizer, dataset, held, share or 0.0, seed)
-        prepare(self.generator, source, held_source)
-        self.generator.train()
-        try:
-            trainee = Trainee(self.generator)
-            config = train_config(merged, seed, held_source is not None, trainee, source)
-            self.history = train(trainee, source, config, validation=held_source, callbacks=callbacks)
-        finally:
-            self.generator.eval()
-            self.generator.settle()
-        if self.quantisation is not None:
-            self.quantisation.apply(self.generator)
-        fit_mixture(self.generator, self.tokenizer, dataset, held, share or 0.0, self.context, seed)
+        learn(
+            self, data, options, validation=validation, seed=seed, reading=reading, callbacks=callbacks,
+            tokenizer=tokenizer, tokenizer_training=tokenizer_training, start=start,
+        )  # fmt: skip
         return self
 
     # -- verbs
@@ -407,9 +369,7 @@ class Model:
             values, mask = values.repeat_interleave(draws, 0), mask.repeat_interleave(draws, 0)
             told = told.map(lambda t: t.repeat_interleave(draws, 0))
             shown = None if shown is None else shown.repeat_interleave(draws, 0)
-        done = self._complete(
-            values, mask, told, seed, 0, order, decoder, guidance, batch_size, options, particles
-        )  # fmt: skip
+        done = self._complete(values, mask, told, seed, 0, order, decoder, guidance, batch_size, options, particles)
         done.warn(self.name, particles)
         seen = mask if shown is None and self.tokenizer.lossless else shown
         decoded = self.tokenizer.decode_given(done.values, rows, seen).with_form({**dataset.form, "names": None})
@@ -463,11 +423,7 @@ class Model:
             UnsupportedError: the weights are quantised already.
             DataError: impossible settings.
         """
-        try:
-            how = FineQuant(bits, **options)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"the weights cannot be quantised so: {error}") from error
-        how.apply(self.generator)
+        FineQuant.asked(bits, **options).apply(self.generator)
         return self
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:

@@ -19,6 +19,7 @@ def fit(
     modality: Literal["auto", "images", "text", "bytes", "table", "sequences", "audio"] = "auto",
     validation: Annotated[str, arg(metavar="SHARE|PATH")] = "0.05",
     tokenizer: MaybePath = None,
+    start: MaybePath = None,
     set_: Settings = (),
     seed: int = 0,
     checkpoint: MaybePath = None,
@@ -38,6 +39,7 @@ def fit(
         modality: what the data are, where that is not plain from the files.
         validation: share of the data held out for early stopping, or a file or folder of its own; 0 for none.
         tokenizer: a saved tokenizer, or a saved model, whose tokenizer is to be used as it is.
+        start: a saved model whose weights training goes on from; its recipe, arguments and tokenizer are taken.
         set_: an argument of the recipe (width=256), of training (lr=1e-3, batch_size=64, epochs=5) or of the
             reader (size=32).
         seed: the same seed gives the same model.
@@ -53,11 +55,17 @@ def fit(
     from ancestral.commands import console
     from ancestral.data import read, sniff
     from ancestral.recipes.registry import find
+    from ancestral.starting import earlier, recipe_of
     from ancestral.training import TrainConfig
 
     target = out or Path(data.resolve().name.split(".")[0] + ".ancestral")
-    kind = sniff(data) if modality == "auto" else modality
-    record = find(recipe or api.DEFAULTS.get(kind, "any-order"))
+    before = None if start is None else earlier(start)
+    if before is not None:
+        kind = before.tokenizer.modality if modality == "auto" else modality
+        record = recipe_of(before, recipe)
+    else:
+        kind = sniff(data) if modality == "auto" else modality
+        record = find(recipe or api.DEFAULTS.get(kind, "any-order"))
     groups = {
         f"of recipe {record.id}": {n: p.default for n, p in inspect.signature(record.build).parameters.items()},
         "of training": {f.name: None if f.default is MISSING else f.default for f in fields(TrainConfig)},
@@ -74,8 +82,9 @@ def fit(
     share = console.literal(validation)
     held: Any = share if isinstance(share, (int, float)) else read(Path(validation), kind, **reading)
     model = api.fit(
-        dataset, recipe=recipe or record.id, modality=kind, seed=seed, validation=held, tokenizer=tokenizer, **training
-    )
+        dataset, recipe=record.id if before is None else recipe, modality=kind, seed=seed, validation=held,
+        tokenizer=tokenizer, start=before, **training,
+    )  # fmt: skip
     model.save(target)
     history = model.history
     assert history is not None

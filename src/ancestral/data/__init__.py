@@ -38,6 +38,11 @@ def read(source: Any, modality: str | None = None, **options: Any) -> Dataset:
         DataError: one sentence that says what is wrong with the data, where, and what to do.
     """
     if isinstance(source, Dataset):
+        if options:
+            raise DataError(
+                f"there is no option {next(iter(options))}= for data that have been read; check its name, or give it "
+                "where they are read"
+            )
         return source
     chosen = sniff(source) if modality is None else modality
     if chosen == "bytes":

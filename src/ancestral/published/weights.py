@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a file, or the one given; floating-point tensors as float32.
 
+    Authors publish ``.safetensors``, or PyTorch's ``.pt`` and ``.pth``, which are pickles: see :func:`read_pickled`.
+
     Raises:
-        DataError: no file, or one that cannot be read.
+        DataError: no file, or one that cannot be read or holds anything but tensors and plain values.
     """
-    if isinstance(source, Mapping):
-        found: Any = source
-    else:
+    found: Any = source
+    if not isinstance(source, Mapping):
         path = Path(source)
         try:
             if path.suffix == ".safetensors":
@@ -35,11 +37,15 @@ def read_weights(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]
 
                 found = load_file(path)
             else:
-                found = torch.load(path, map_location="cpu", weights_only=True)
+                found = read_pickled(path)
         except FileNotFoundError as error:
             raise DataError(f"there is no file {path}; check the path") from error
+        except DataError:
+            raise
         except Exception as error:  # damaged files raise errors of many kinds
             raise DataError(f"{path} cannot be read as weights: {str(error)[:200]}") from error
+        if not isinstance(found, Mapping):
+            raise DataError(f"{path} holds a {type(found).__name__} where weights by name are expected")
     for wrapper in (
         "state_dict",
         "model",
@@ -50,6 +56,48 @@ def read_weights(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]
         if isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     return {k: v.float() if v.is_floating_point() else v for k, v in found.items() if isinstance(v, Tensor)}
+
+
+PLAIN = (Tensor, str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
+CONTAINERS = (list, tuple, set, frozenset)
+"""What a file of weights may hold, in dicts and in these."""
+
+
+def read_pickled(path: Path) -> Any:
+    """What a ``.pt`` file holds, without running anything that it asks for.
+
+    Pickles name functions that are called while they are read, so that loading one runs its author's code. Nothing here
+    ever does that: PyTorch's restricted reader (``weights_only=True``, said here so that no environment variable undoes
+    it) has an interpreter of its own that rebuilds tensors and plain containers, and stops before any other name is
+    even imported. What it read is then looked through, because other libraries of the same process may have told it to
+    accept classes of theirs.
+
+    Raises:
+        DataError: anything but tensors, plain values and containers.
+        FileNotFoundError: no such file.
+    """
+    advice = "nothing of the file was run; ask its authors for .safetensors, or save the state_dict() alone"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"asks for {named[1]}" if named else "holds more than tensors, or is damaged"
+        raise DataError(f"{path} {what} where only tensors and plain containers are read; {advice}") from error
+    odd = _odd(found)
+    if odd is not None:
+        raise DataError(f"{path} holds a {odd} where only tensors and plain containers are read; {advice}")
+    return found
+
+
+def _odd(found: Any) -> str | None:
+    """The name of the first class in it that is neither plain nor a container; None if there is none."""
+    if isinstance(found, dict):
+        parts: Iterable[Any] = (*found.keys(), *found.values())
+    elif isinstance(found, CONTAINERS):
+        parts = found
+    else:
+        return None if isinstance(found, PLAIN) else type(found).__name__
+    return next((name for part in parts if (name := _odd(part)) is not None), None)
 
 
 def renamed(state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,18 @@ class FineQuant:
             raise ValueError(f"smallest={self.smallest} must be at least 1")
         if not 0 < self.shrink < 1:
             raise ValueError(f"shrink={self.shrink} must be in (0, 1)")
+
+    @classmethod
+    def asked(cls, bits: int, **options: Any) -> Self:
+        """With settings that a user gave.
+
+        Raises:
+            DataError: impossible or unknown ones.
+        """
+        try:
+            return cls(bits, **options)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"the weights cannot be quantised so: {error}") from error
 
     def size(self, weight: Tensor) -> int:
         """The group of a matrix ``[O, I]``."""
