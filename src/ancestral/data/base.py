@@ -204,3 +204,16 @@ def safe_names(names: Sequence[str] | None, n: int, suffix: str) -> list[str]:
             return chosen
     digits = max(5, len(str(max(n - 1, 0))))
     return [f"{i:0{digits}d}{suffix}" for i in range(n)]
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """What :meth:`Dataset.native` gave for several datasets of one kind, as one: arrays, frames or lists of items."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    if isinstance(parts[0], list):
+        return [item for part in parts for item in part]
+    import pandas as pd
+
+    return pd.concat(parts, ignore_index=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ancestral.errors import DataError
 from ancestral.recipes.registry import Claim, study
 
 
@@ -61,8 +62,6 @@ def model_collapse_accumulate(
         (``mean``), its standard deviation (``sd``) and, for regression, the expected error (``formula``).
     """
     if recipe:
-        from ancestral.errors import DataError
-
         if not data:
             raise DataError("a study of a recipe needs data to learn; give data= a file or folder")
         runs = [_chains(recipe, data, generations, rows, options, seed) for seed in range(seeds)]
@@ -86,8 +85,6 @@ def model_collapse_accumulate(
 
 def _regressions(generations: int, rows: int, features: int, noise: float, seed: int) -> dict[str, list[float]]:
     """Excess squared error of every generation, the mean over fresh features known in closed form."""
-    from ancestral.errors import DataError
-
     if rows <= features + 1:
         raise DataError(f"rows={rows} are too few for {features} features; give more than {features + 1}")
     rng = np.random.default_rng(seed)
@@ -111,7 +108,7 @@ def _chains(recipe: str, data: str, generations: int, rows: int, options: str, s
 
     from ancestral import api
     from ancestral.data import read, sniff
-    from ancestral.errors import DataError
+    from ancestral.data.base import joined
 
     kind = sniff(data)
     whole = read(data, kind)
@@ -126,21 +123,10 @@ def _chains(recipe: str, data: str, generations: int, rows: int, options: str, s
         parts = [train.native()]
         for generation in range(generations):
             chosen = parts if way == "accumulate" else parts[-1:]
-            model = api.fit(_joined(chosen), recipe=recipe, modality=kind, seed=seed * 1000 + generation, **settings)
+            model = api.fit(joined(chosen), recipe=recipe, modality=kind, seed=seed * 1000 + generation, **settings)
             errors.append(model.log_prob(test.native()).bits_per_dim())
             if not math.isfinite(errors[-1]):
                 raise DataError(f"generation {generation + 1} gives the held-out items no probability")
             if generation + 1 < generations:
                 parts.append(model.sample(len(train), seed=seed * 1000 + generation))
     return out
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Arrays, frames or lists of items as one."""
-    import pandas as pd
-
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], pd.DataFrame):
-        return pd.concat(parts, ignore_index=True)
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [item for part in parts for item in part]
