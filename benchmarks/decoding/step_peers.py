@@ -100,12 +100,13 @@ def llama(path: str, length: int, begin: int, threads: int) -> Callable[[int], l
     return draw
 
 
-def transformers(folder: Path, batch: int, threads: int) -> Callable[[int], list[int]]:
+def transformers(folder: Path, batch: int, threads: int, precision: str) -> Callable[[int], list[int]]:
     """``generate`` with its default cache."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
     config: dict[str, Any] = json.loads((folder / "network.json").read_text())
     network = LlamaForCausalLM(
         LlamaConfig(
@@ -137,8 +138,8 @@ def main() -> None:
         length, begin, threads = map(int, numbers)
         draw = llama(path, length, begin, threads)
     else:
-        batch, threads = map(int, numbers)
-        draw = transformers(Path(path), batch, threads)
+        batch, threads, precision = numbers
+        draw = transformers(Path(path), int(batch), int(threads), precision)
     draw(4)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

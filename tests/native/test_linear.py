@@ -15,23 +15,25 @@ from hypothesis import strategies as st
 from ancestral import native
 
 
-@pytest.fixture(params=["avx512", "avx2", "base", "without"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(params=["amx", "avx512", "avx2", "base", "without"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each way of computing that this machine has."""
     if request.param == "without":
         with native.without(), torch.no_grad():
             assert not native.available()
-            yield
+            yield request.param
         return
     with native.restricted(request.param) as there, torch.no_grad():
         if not there:
             pytest.skip(f"no {request.param} here")
         assert native.instructions() == request.param
-        yield
+        yield request.param
 
 
-def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and float((a - b).abs().max()) <= 1e-5 * max(1.0, float(b.abs().max()))
+def close(a: torch.Tensor, b: torch.Tensor, kernels: str) -> bool:
+    """To float32's rounding; "amx" multiplies by parts of 16 bits, whose products are right to 2^-16 of themselves."""
+    error = 5e-5 if kernels == "amx" else 1e-5
+    return a.shape == b.shape and float((a - b).abs().max()) <= error * max(1.0, float(b.abs().max()))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -49,7 +51,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
         (31, 50, 80),
     ],
 )
-def test_all_kinds_of_weights(kernels: None, shape: tuple[int, int, int], threads: int) -> None:
+def test_all_kinds_of_weights(kernels: str, shape: tuple[int, int, int], threads: int) -> None:
     rows, columns, batch = shape
     torch.manual_seed(0)
     x, bias = torch.randn(2, batch, columns)[: 2 if batch > 1 else 1], torch.randn(rows)
@@ -57,14 +59,17 @@ def test_all_kinds_of_weights(kernels: None, shape: tuple[int, int, int], thread
     torch.set_num_threads(threads)
     try:
         weight = torch.randn(rows, columns)
-        assert close(native.linear_f32(x, weight, bias), F.linear(x, weight, bias))
+        assert close(native.linear_f32(x, weight, bias), F.linear(x, weight, bias), kernels)
         for group in (32, 64, 4096):
             scale = torch.rand(rows, -(-columns // group)) + 0.1
+            half = scale.half()
+            half[0, 0] = 3e-7  # smaller than float16 has in full precision
             eight = native.pack_q8(torch.randint(-128, 128, (rows, columns), dtype=torch.int8))
             four = native.pack_q4(torch.randint(-8, 8, (rows, columns), dtype=torch.int8))
             for apply, packed in ((native.linear_q8, eight), (native.linear_q4, four)):
-                truth = F.linear(x, native.dequantise(packed, scale, group, columns), bias)
-                assert close(apply(x, packed, scale, group, bias), truth)
+                for scales in (scale, half):
+                    truth = F.linear(x, native.dequantise(packed, scales, group, columns), bias)
+                    assert close(apply(x, packed, scales, group, bias), truth, kernels)
     finally:
         torch.set_num_threads(before)
 
@@ -87,6 +92,26 @@ def test_contradictions_are_named() -> None:
         native.linear_q8(x, packed, torch.ones(3, 1), 32)
     with pytest.raises(ValueError, match="do not hold 40 columns"):
         native.linear_q8(x, packed[:, :32].contiguous(), torch.ones(3, 2), 32)
+
+
+def test_parts_of_16_bits_are_used_where_pytorch_may_use_them() -> None:
+    with native.restricted("amx") as there:
+        pass
+    if not there:
+        pytest.skip("no amx here")
+    x, weight = torch.randn(20, 64), torch.randn(48, 64)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        assert native.instructions() == "avx512"
+        exact, few = native.linear_f32(x, weight), native.linear_f32(x[:12], weight)
+        torch.set_float32_matmul_precision("high")
+        assert native.instructions() == "amx"
+        parts = native.linear_f32(x, weight)
+        assert torch.equal(native.linear_f32(x[:12], weight), few)  # a few rows wait for memory only
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert 0 < float((parts - exact).abs().max()) <= 5e-5 * float(exact.abs().max())
 
 
 def test_gradients_go_through_pytorch() -> None:

@@ -26,7 +26,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_says_where_it_listens_answers_and_stops_when_told(saved: Path) -> None:
     settings = {**os.environ, "COLUMNS": "200"}
     process = subprocess.Popen(
-        [*COMMAND, str(saved), "--port", "0", "--threads", "1"], stdout=subprocess.PIPE, text=True, env=settings
+        [*COMMAND, str(saved), "--port", "0", "--threads", "1", "--precision", "high"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=settings,
     )
     try:
         assert process.stdout is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tyro.conf import Positional
 
 from ancestral.commands.arguments import MaybeInt, MaybeText, RecipeFile, Saved
@@ -20,6 +22,7 @@ def serve(
     max_body: int = 16 << 20,
     grace: int = 30,
     threads: MaybeInt = None,
+    precision: Literal["highest", "high"] = "highest",
     recipe: RecipeFile = None,
 ) -> None:
     """Answer over HTTP: sample, score, complete, compress, and OpenAI's completions for models of text.
@@ -37,6 +40,8 @@ def serve(
         max_body: bytes of a request; larger ones are refused with status 413.
         grace: seconds that requests have to end once the server is told to stop.
         threads: of the processor; by default as many as there are cores.
+        precision: of products of float32; with "high" they may be made of bfloat16 parts, which serves many texts at
+            once faster on processors with AMX (PyTorch's float32_matmul_precision).
         recipe: the file of the model's recipe, where it is not one of the package's and has moved.
     """
     import socket
@@ -58,10 +63,13 @@ def serve(
             raise DataError(f"--{flag} {value} must be at least 1")
     if queue < 0 or grace < 0:
         raise DataError(f"--queue {queue} and --grace {grace} must be at least 0")
-    if threads is not None:
-        import torch
+    import torch
 
+    if threads is not None:
+        if threads < 1:
+            raise DataError(f"--threads {threads} must be at least 1")
         torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
     loaded = console.load(model, recipe)
     limits = Limits(slots=slots, queue=queue, symbols=max_symbols, items=max_items, body=max_body)
     app = create_app(loaded, name or model.stem, limits)

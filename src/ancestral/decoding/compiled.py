@@ -141,7 +141,7 @@ class Ahead:
         drawing.ended, drawing.over = ended.data_ptr(), over.data_ptr()
         drawing.stack, drawing.store = pointer(kept.layers.stack), pointer(kept.room.store)
         drawing.counter = self.draw.noise.counter
-        done = library.kernels().ancestral_draw(byref(drawing), library.threads())
+        done = library.kernels().ancestral_draw(byref(drawing), *library.way())
         library.require_memory(done)
         self.draw.noise.counter += done
         if alive is not None:

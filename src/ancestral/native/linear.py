@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ancestral.native.library import INT4, INT8, PLAIN, Matrix, kernels, require_memory, threads, usable
+from ancestral.native.library import INT4, INT8, PLAIN, Matrix, kernels, require_memory, usable, way
 
 BLOCK = 32
 """Columns are stored in multiples of this, and groups are multiples of it."""
@@ -43,13 +43,13 @@ def unpack_q4(weight: Tensor, columns: int) -> Tensor:
 def dequantise(weight: Tensor, scale: Tensor, group: int, columns: int) -> Tensor:
     """float32 ``[R, columns]`` from packed weights: int8 as of :func:`pack_q8`, uint8 as of :func:`pack_q4`."""
     values = unpack_q4(weight, columns) if weight.dtype == torch.uint8 else weight[:, :columns]
-    return values.float() * scale.repeat_interleave(group, 1)[:, :columns]
+    return values.float() * scale.float().repeat_interleave(group, 1)[:, :columns]
 
 
 def matrix(weight: Tensor, bias: Tensor | None = None) -> Matrix:
     """What the kernels need to know of float32 weights ``[R, C]``, whose memory must outlive it."""
     rows, columns = weight.shape
-    return Matrix(weight.data_ptr(), None, None if bias is None else bias.data_ptr(), rows, columns, 0, PLAIN, 0)
+    return Matrix(weight.data_ptr(), None, None if bias is None else bias.data_ptr(), rows, columns, 0, PLAIN, 0, 0, 0)
 
 
 def quantised_matrix(weight: Tensor, scale: Tensor, group: int, columns: int, bias: Tensor | None = None) -> Matrix:
@@ -65,17 +65,20 @@ def quantised_matrix(weight: Tensor, scale: Tensor, group: int, columns: int, bi
     if stride * (2 if kind == INT4 else 1) != -(-columns // BLOCK) * BLOCK:
         raise ValueError(f"packed weights {tuple(weight.shape)} do not hold {columns} columns; pack them first")
     shape = (rows, -(-columns // group))
-    if scale.shape != shape or scale.dtype != torch.float32 or not scale.is_contiguous():
-        raise ValueError(f"scales must be contiguous float32 {shape}, got {tuple(scale.shape)} {scale.dtype}")
+    if scale.shape != shape or scale.dtype not in (torch.float32, torch.float16) or not scale.is_contiguous():
+        raise ValueError(
+            f"scales must be contiguous float32 or float16 {shape}, got {tuple(scale.shape)} {scale.dtype}"
+        )
     pointer = None if bias is None else bias.data_ptr()
-    return Matrix(weight.data_ptr(), scale.data_ptr(), pointer, rows, columns, stride, kind, group)
+    half = scale.dtype == torch.float16
+    return Matrix(weight.data_ptr(), scale.data_ptr(), pointer, rows, columns, stride, kind, group, half, 0)
 
 
 def _apply(x: Tensor, m: Matrix) -> Tensor:
     flat = x.reshape(-1, m.cols).contiguous()
     y = flat.new_empty(len(flat), m.rows)
     if len(flat):
-        require_memory(kernels().ancestral_linear(byref(m), flat.data_ptr(), y.data_ptr(), len(flat), threads()))
+        require_memory(kernels().ancestral_linear(byref(m), flat.data_ptr(), y.data_ptr(), len(flat), *way()))
     return y.view(*x.shape[:-1], m.rows)
 
 
@@ -115,7 +118,7 @@ def linear_q8(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor
     Args:
         x: float32 ``[..., C]``.
         weight: int8 ``[R, ceil(C / 32) * 32]``, see :func:`pack_q8`.
-        scale: float32 ``[R, ceil(C / group)]``.
+        scale: float32 or float16 ``[R, ceil(C / group)]``.
         group: columns that share a scale, a multiple of 32; one group may be wider than the matrix.
         bias: float32 ``[R]``.
 

@@ -11,7 +11,12 @@
 
 #include "native.h"
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #define PAUSE() _mm_pause()
 #else
@@ -258,33 +263,85 @@ static void nucleus(float *x, float *room, int64_t n, float share) {
 #undef NV
 #undef NAME
 #pragma GCC pop_options
+
+#if defined(__linux__) && __GNUC__ >= 11
+#define AMX 1
+#pragma GCC push_options
+#pragma GCC target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi,bmi2")
+#define VL 16
+#define NV 4
+#define TILES 1
+#define NAME(x) x##_amx
+#include "kernels.inc"
+#undef VL
+#undef NV
+#undef TILES
+#undef NAME
+#pragma GCC pop_options
+#endif
 #endif
 
-static const kernels_t *chosen = NULL;
-static const char *chosen_name = "";
+/* -- which of them ---------------------------------------------------------------------------------------------- */
 
-/* Choose the kernels by name ("avx512", "avx2", "base"); NULL takes the best. Returns whether the processor has it. */
+typedef struct {
+    const char *name;
+    const kernels_t *kernels;
+    int (*there)(void);
+} choice_t;
+
+static int always(void) { return 1; }
+
+#ifdef WIDE
+static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+#ifdef AMX
+/* The processor has them, and the system lets this process use their registers. */
+static int has_amx(void) {
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d, tiles = 1u << 22 | 1u << 24;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tiles) != tiles) return 0;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & 1u << 5)) return 0;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+#endif
+
+static const choice_t choices[] = { /* the fastest first; amx multiplies by parts of 16 bits */
+#ifdef AMX
+    {"amx", &kernels_amx, has_amx},
+#endif
+#ifdef WIDE
+    {"avx512", &kernels_avx512, has_avx512},
+    {"avx2", &kernels_avx2, has_avx2},
+#endif
+    {"base", &kernels_base, always},
+};
+
+static const choice_t *chosen[2]; /* for products of float32 as they are, and for those by parts of 16 bits */
+
+/* Choose the kernels by name ("amx", "avx512", "avx2", "base"); NULL takes the best. Returns whether they are there. */
 API int ancestral_choose(const char *name) {
 #ifdef WIDE
     __builtin_cpu_init();
-    if ((!name || !strcmp(name, "avx512")) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-        chosen = &kernels_avx512, chosen_name = "avx512";
-        return 1;
-    }
-    if ((!name || !strcmp(name, "avx2")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        chosen = &kernels_avx2, chosen_name = "avx2";
-        return 1;
-    }
 #endif
-    if (!name || !strcmp(name, "base")) {
-        chosen = &kernels_base, chosen_name = "base";
-        return 1;
+    const choice_t *found[2] = {NULL, NULL};
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        const choice_t *c = choices + i;
+        if ((name && strcmp(name, c->name)) || !c->there()) continue;
+        if (!found[1]) found[1] = c;
+        if (!found[0] && (name || strcmp(c->name, "amx"))) found[0] = c;
     }
-    return 0;
+    if (!found[0]) return 0;
+    chosen[0] = found[0], chosen[1] = found[1];
+    return 1;
 }
 
-API const char *ancestral_chosen(void) { return chosen_name; }
+API const char *ancestral_chosen(int parts) { return chosen[!!parts] ? chosen[!!parts]->name : ""; }
 
 /* Sizes of the structures, so that a library of another version is refused. */
 API void ancestral_sizes(int64_t *out) {
@@ -297,6 +354,7 @@ API void ancestral_sizes(int64_t *out) {
 API void ancestral_row_sizes(int64_t *out) { out[0] = sizeof(column_t), out[1] = sizeof(columns_t); }
 
 typedef struct {
+    const kernels_t *kernels;
     const matrix_t *matrix;
     const stack_t *stack;
     const store_t *store;
@@ -311,53 +369,54 @@ typedef struct {
 
 static void do_linear(void *argument, team_t *team, int member, int members) {
     call_t *c = argument;
-    chosen->linear(c->matrix, c->x, c->y, c->rows, c->room, team, member, members);
+    c->kernels->linear(c->matrix, c->x, c->y, c->rows, c->room, team, member, members);
 }
 
 static void do_pass(void *argument, team_t *team, int member, int members) {
     call_t *c = argument;
-    chosen->pass(c->stack, c->store, c->pass, c->room, team, member, members);
+    c->kernels->pass(c->stack, c->store, c->pass, c->room, team, member, members);
 }
 
 static void do_draw(void *argument, team_t *team, int member, int members) {
     call_t *c = argument;
-    chosen->draw(c->draw, &c->done, c->room, team, member, members);
+    c->kernels->draw(c->draw, &c->done, c->room, team, member, members);
 }
 
 static void do_columns(void *argument, team_t *team, int member, int members) {
     call_t *c = argument;
     (void)team;
-    chosen->columns(c->columns, c->room, member, members);
+    c->kernels->columns(c->columns, c->room, member, members);
 }
 
-/* y [rows, matrix.rows] = x [rows, matrix.cols] matrix^T + bias. Returns 0, or -1 without memory. */
-API int64_t ancestral_linear(const matrix_t *matrix, const float *x, float *y, int64_t rows, int threads) {
-    call_t c = {.matrix = matrix, .x = x, .y = y, .rows = rows};
-    if (!(c.room = room_of(chosen->room_linear(matrix, rows, threads)))) return -1;
+/* In all calls `parts` says that a product of float32 may be one of their parts of 16 bits.
+   y [rows, matrix.rows] = x [rows, matrix.cols] matrix^T + bias. Returns 0, or -1 without memory. */
+API int64_t ancestral_linear(const matrix_t *matrix, const float *x, float *y, int64_t rows, int threads, int parts) {
+    call_t c = {.kernels = chosen[!!parts]->kernels, .matrix = matrix, .x = x, .y = y, .rows = rows};
+    if (!(c.room = room_of(c.kernels->room_linear(matrix, rows, threads)))) return -1;
     together(do_linear, &c, threads);
     return 0;
 }
 
 /* One pass over rows. Returns 0, or -1 without memory. */
-API int64_t ancestral_pass(const stack_t *stack, const store_t *store, const pass_t *pass, int threads) {
-    call_t c = {.stack = stack, .store = store, .pass = pass};
-    if (!(c.room = room_of(chosen->room(stack, store->capacity, pass->rows, threads)))) return -1;
+API int64_t ancestral_pass(const stack_t *stack, const store_t *store, const pass_t *pass, int threads, int parts) {
+    call_t c = {.kernels = chosen[!!parts]->kernels, .stack = stack, .store = store, .pass = pass};
+    if (!(c.room = room_of(c.kernels->room(stack, store->capacity, pass->rows, threads)))) return -1;
     together(do_pass, &c, threads);
     return 0;
 }
 
 /* Draw values. Returns the number of places drawn, or -1 without memory. */
-API int64_t ancestral_draw(draw_t *draw, int threads) {
-    call_t c = {.draw = draw};
-    if (!(c.room = room_of(chosen->room_draw(draw, threads)))) return -1;
+API int64_t ancestral_draw(draw_t *draw, int threads, int parts) {
+    call_t c = {.kernels = chosen[!!parts]->kernels, .draw = draw};
+    if (!(c.room = room_of(c.kernels->room_draw(draw, threads)))) return -1;
     together(do_draw, &c, threads);
     return c.done;
 }
 
 /* Draw the rows of a table. Returns the number of steps, or -1 without memory. */
 API int64_t ancestral_columns(const columns_t *columns, int threads) {
-    call_t c = {.columns = columns};
-    if (!(c.room = room_of(chosen->room_columns(columns, threads)))) return -1;
+    call_t c = {.kernels = chosen[0]->kernels, .columns = columns};
+    if (!(c.room = room_of(c.kernels->room_columns(columns, threads)))) return -1;
     together(do_columns, &c, threads);
     return columns->steps;
 }

@@ -9,15 +9,17 @@ enum { NO_TURN = 0, PAIRS = 1, HALVES = 2 };
 enum { LANES = 16 };         /* rows of a batch are padded to a multiple of this */
 enum { FEW = 12 };           /* rows that are multiplied one beside the other rather than in lanes */
 enum { FAR = 2048 };         /* bytes of quantised weights asked for ahead of time */
+enum { STREAMS = 4 };     /* places that a matrix is read at in turn */
 enum { NEAR = 32 * 1024 };   /* bytes of the nearest cache that a product may fill */
 
 typedef struct {
     const void *weight;  /* float [rows, cols]; int8 [rows, stride]; two int4 in a byte [rows, stride] */
-    const float *scale;  /* [rows, ceil(cols / group)] */
+    const void *scale;   /* float or, if half, float16 [rows, ceil(cols / group)] */
     const float *bias;   /* [rows] or NULL */
     int64_t rows, cols;
     int64_t stride;      /* bytes from row to row of quantised weights */
     int32_t kind, group; /* group: a multiple of 32, columns that share a scale */
+    int32_t half, unused;
 } matrix_t;
 
 typedef struct {

@@ -1,7 +1,7 @@
 """Passes of transformer layers in one call: norms, projections, attention over kept keys and values, feed-forward.
 
-A stack of layers describes itself by pointers to the weights that are there: nothing is copied but the scales of
-quantised matrices. It holds for as long as the weights stay where they are, so it is made anew for every walk.
+A stack of layers describes itself by pointers to the weights that are there: nothing is copied. It holds for as long as
+the weights stay where they are, so it is made anew for every walk.
 """
 
 from __future__ import annotations
@@ -97,11 +97,12 @@ class Held:
         columns, group = int(module.columns), int(module.group)  # type: ignore[arg-type]
         if module.bits not in (4, 8) or (group % BLOCK and scales.shape[1] > 1) or not codes.is_contiguous():
             raise Unknown
-        scales = scales.float().contiguous()
+        if scales.dtype not in (torch.float32, torch.float16):
+            raise Unknown
+        scales = scales.contiguous()
         group = -(-group // BLOCK) * BLOCK
-        for tensor in (bias, scales):
-            self.pointer(tensor)
-        self.tensors.append(codes)
+        self.pointer(bias)
+        self.tensors += [codes, scales]
         return quantised_matrix(codes, scales, group, columns, bias)
 
     def weights(self, weight: Tensor, bias: Tensor | None = None) -> Matrix:
@@ -229,6 +230,6 @@ def run(
         len(inputs), item.data_ptr(), slot.data_ptr(), seen.data_ptr(), None if turn is None else turn.data_ptr(),
         None if turn_at is None else turn_at.data_ptr(), inputs.data_ptr(), features.data_ptr(),
     )  # fmt: skip
-    found = library.kernels().ancestral_pass(byref(layers.stack), byref(room.store), byref(rows), library.threads())
+    found = library.kernels().ancestral_pass(byref(layers.stack), byref(room.store), byref(rows), *library.way())
     library.require_memory(found)
     return features
