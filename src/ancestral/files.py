@@ -30,7 +30,7 @@ def atomic_path(target: str | Path, directory: bool = False, overwrite: bool = T
     """
     target = Path(target)
     if directory and not overwrite:
-        require_vacant(target, "choose another place, or say overwrite=True", ours)
+        require_vacant(target, "choose another place, or say overwrite=True to replace it with all that is in it", ours)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -71,7 +71,7 @@ def require_vacant(folder: Path, hint: str, ours: str = "") -> None:
         DataError: it is not empty.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (ours and (folder / ours).is_file()):
-        raise DataError(f"the folder {folder} exists and is not empty; {hint} to replace it with all that is in it")
+        raise DataError(f"the folder {folder} exists and is not empty; {hint}")
 
 
 def write_json(path: str | Path, content: Any) -> None:

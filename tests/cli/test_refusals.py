@@ -100,6 +100,8 @@ def test_targets_that_cannot_be_written_are_noticed_before_the_work(place, tmp_p
     full.mkdir()
     (full / "letters.txt").write_text("dear")
     assert "--overwrite" in sentence(capsys, "sample", model, "--out", full)
+    said = sentence(capsys, "fit", data, "--out", full, *SMALL)
+    assert "choose another --out" in said and "--overwrite" not in said  # which fit does not have
     assert (full / "letters.txt").read_text() == "dear"
 
 

@@ -172,7 +172,9 @@ def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "
         if not target.is_dir():
             raise DataError(f"cannot write the folder {target}: a file of that name exists; choose another --out")
         if not overwrite:
-            require_vacant(target, "choose another --out, or add --overwrite", ours)
+            # Commands that write models replace models only, and have no --overwrite.
+            more = "" if ours else ", or add --overwrite to replace it with all that is in it"
+            require_vacant(target, f"choose another --out{more}", ours)
     elif target.is_dir():
         raise DataError(f"cannot write the file {target}: it is a folder; give a file name with --out")
 
