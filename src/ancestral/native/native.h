@@ -8,7 +8,7 @@ enum { PLAIN = 1, INT8 = 2, INT4 = 3 };
 enum { NO_TURN = 0, PAIRS = 1, HALVES = 2 };
 enum { LANES = 16 };         /* rows of a batch are padded to a multiple of this */
 enum { FEW = 12 };           /* rows that are multiplied one beside the other rather than in lanes */
-enum { FAR = 2048 };         /* bytes of quantised weights asked for ahead of time */
+enum { FAR = 2048 };         /* bytes of weights asked for ahead of time */
 enum { STREAMS = 4 };     /* places that a matrix is read at in turn */
 enum { NEAR = 32 * 1024 };   /* bytes of the nearest cache that a product may fill */
 
