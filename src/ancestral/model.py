@@ -347,7 +347,8 @@ class Model:
             options: ``temperature``, ``top_k``, ``top_p``, ``min_p``.
 
         Returns:
-            ``n * draws`` items, the draws of one item next to each other. Known sites never change.
+            ``n * draws`` items, the draws of one item next to each other. Known sites never change. Of a DataFrame
+            they keep the index.
         """
         if draws < 1:
             raise DataError(f"draws={draws} must be at least 1")
@@ -373,7 +374,7 @@ class Model:
         done.warn(self.name, particles)
         seen = mask if shown is None and self.tokenizer.lossless else shown
         decoded = self.tokenizer.decode_given(done.values, rows, seen).with_form({**dataset.form, "names": None})
-        out = self._give(decoded, as_dataset)
+        out = decoded if as_dataset else decoded.completed(data)
         return (out, done) if details else out
 
     def predict(self, data: Any, column: str, **options: Any) -> Any:

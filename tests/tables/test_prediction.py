@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tables_toys import fitted, fitted_in_one_order, made
+from tables_toys import TINY, fitted, fitted_in_one_order, made
 
 import ancestral
 from ancestral.errors import DataError, UnsupportedError
@@ -154,3 +154,27 @@ def test_predictions_of_polars_frames_are_polars():
     model, few = fitted(), polars.from_pandas(made().iloc[:4].reset_index(drop=True))
     assert isinstance(model.predict(few, "label"), polars.Series)
     assert isinstance(model.predict_proba(few, "label"), polars.DataFrame)
+
+
+def test_results_keep_the_labels_of_the_rows():
+    model, few = fitted(), made().iloc[:4].set_axis(["d", "a", "d", "b"])
+    gaps = few.assign(label=None)
+    assert model.complete(gaps).index.tolist() == ["d", "a", "d", "b"]
+    twice = model.complete(gaps, draws=2)
+    assert twice.index.tolist() == ["d", "d", "a", "a", "d", "d", "b", "b"]
+    assert twice["wide"].tolist() == few["wide"].repeat(2).tolist()
+    results = (
+        model.predict(gaps, "label"),
+        model.predict_proba(gaps, "label"),
+        quantiles(model, gaps, "size", [0.2, 0.5]),
+    )
+    assert all(result.index.equals(few.index) for result in results)
+    assert model.complete(gaps.reset_index(drop=True)).index.equals(pd.RangeIndex(4))
+
+
+def test_estimators_keep_the_labels_of_the_rows():
+    estimator = ancestral.TableModel("any-order", steps=2, options=TINY).fit(made(30))
+    few = made(30).iloc[3:6]
+    few = few.assign(colour=None).astype({"colour": "str"})
+    for result in (estimator.impute(few), estimator.complete(few), estimator.predict_proba(few, "label")):
+        assert result.index.tolist() == [3, 4, 5]

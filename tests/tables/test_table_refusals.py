@@ -57,6 +57,10 @@ refused = {
         lambda: ancestral.fit(pd.DataFrame({"a": [dt.date(2020, 1, 1)] * 2})),
         "column 'a' holds values of type date; turn it into one plain type",
     ),
+    "a column for a table": (
+        lambda: fitted().log_prob(frame()["size"]),
+        "cannot be read from a Series, which has no named columns; .*to_frame",
+    ),
     "no rows in fit": (lambda: ancestral.fit(made(20)[:0]), "no rows; it needs at least one"),
     "no rows in scoring": (lambda: fitted().log_prob(made(20)[:0]), "no rows; it needs at least one"),
     "no columns": (lambda: ancestral.fit(pd.DataFrame(index=range(3))), "no columns; give at least one"),

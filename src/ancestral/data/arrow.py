@@ -181,7 +181,13 @@ def from_arrow_kind(source: Any) -> tuple[Any, dict[str, str]] | None:
     elif hasattr(source, "to_table"):
         table = source.to_table()
     elif hasattr(source, "__arrow_c_stream__"):
-        table = pa.table(source)
+        try:
+            table = pa.table(source)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise DataError(
+                f"a table cannot be read from a {type(source).__name__}, which has no named columns; give a "
+                "DataFrame, of a single column .to_frame()"
+            ) from error
     else:
         return None
     frame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
@@ -208,14 +214,31 @@ def to_arrow(frame: Any, fields: dict[str, str]) -> Any:
     return table
 
 
+def on_rows_of(result: Any, source: Any) -> Any:
+    """A pandas Series or DataFrame with the index of ``source``, if that is a DataFrame with one of its own.
+
+    A row's label is repeated where it has several results, which lie next to each other.
+    """
+    import pandas as pd
+
+    if not isinstance(source, pd.DataFrame) or not isinstance(result, (pd.Series, pd.DataFrame)) or source.empty:
+        return result
+    if source.index.equals(pd.RangeIndex(len(source))):
+        return result
+    return result.set_axis(source.index.repeat(len(result) // len(source)))
+
+
 def of_kind(result: Any, source: Any) -> Any:
-    """A pandas Series or DataFrame as polars or Arrow has it, if ``source`` is of theirs; names become words."""
+    """A pandas Series or DataFrame as polars or Arrow has it, if ``source`` is of theirs; names become words.
+
+    If ``source`` is a pandas DataFrame, the result has its index.
+    """
     import pandas as pd
     import pyarrow as pa
 
     owner = type(source).__module__.partition(".")[0]
     if owner not in ("polars", "pyarrow"):
-        return result
+        return on_rows_of(result, source)
     if isinstance(result, pd.DataFrame):
         table = pa.Table.from_pandas(
             result.set_axis([str(name) for name in result.columns], axis=1), preserve_index=False

@@ -64,6 +64,10 @@ class Dataset(ABC):
     def native(self) -> Any:
         """The items as whoever gave the source expects them: an array, a list of str, a DataFrame ..."""
 
+    def completed(self, source: Any) -> Any:
+        """:meth:`native` of items that complete those of ``source``, with what it says of them beside their content."""
+        return self.native()
+
     @abstractmethod
     def save(self, target: str | Path, overwrite: bool = False) -> None:
         """Write the items to ``target``, whose suffix chooses the format; nothing is left half-written.

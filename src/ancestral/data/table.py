@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ancestral.data.arrow import from_arrow_kind, to_arrow
+from ancestral.data.arrow import from_arrow_kind, on_rows_of, to_arrow
 from ancestral.data.base import Dataset, existing, positions, read_bytes
 from ancestral.data.cells import from_cells, to_cells
 from ancestral.errors import DataError
@@ -159,6 +159,9 @@ class Table(Dataset):
         if self.numbered and all(name.lstrip("-").isdigit() for name in self.columns):
             return self.frame.set_axis([int(name) for name in self.columns], axis=1)
         return self.frame
+
+    def completed(self, source: Any) -> Any:
+        return on_rows_of(self.native(), source)
 
     def _as_read(self, column: str) -> pandas.Series:
         """The column that pandas reads of a csv with these cells; only distinct ones are parsed."""

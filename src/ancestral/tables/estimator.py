@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from ancestral.data.arrow import on_rows_of
 from ancestral.errors import DataError
 from ancestral.tables.bases import (
     BaseEstimator,
@@ -171,7 +172,7 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         """
         with _as_input_errors():
             model, name = self._model(), self._target(target)
-            return model.predict_proba(self._features(X, without=name), name, **options)
+            return on_rows_of(model.predict_proba(self._features(X, without=name), name, **options), X)
 
     def complete(self, X: Any, *, draws: int = 1, random_state: int | None = None) -> Any:
         """Rows whose missing cells are drawn given the cells that are there; ``n * draws`` of them.
@@ -184,7 +185,7 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             model = self._model()
             data = whole(model, self._features(X))
             drawn = model.complete(data, draws=draws, seed=self._seed(random_state), as_dataset=True)
-            return self._give(fill(data, drawn, draws))
+            return on_rows_of(self._give(fill(data, drawn, draws)), X)
 
     def impute(self, X: Any, method: Literal["point", "draw"] = "point") -> Any:
         """Rows whose missing cells are filled in.
@@ -203,7 +204,7 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             raise InputError(f"method={method!r} is no way to impute; choose point or draw")
         with _as_input_errors():
             model = self._model()
-            return self._give(impute(model, whole(model, self._features(X))))
+            return on_rows_of(self._give(impute(model, whole(model, self._features(X)))), X)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model, for :func:`ancestral.load`."""
