@@ -24,7 +24,7 @@ LIGHT, HEAVY = (256, 108), (412, 560)
 """Pixels of ink below, or above, which strokes become a pixel thicker, or thinner; and beyond which two pixels."""
 EDGE = 2
 """Rows at the top and bottom that are passed over when the slant is measured."""
-ZOOM = 4
+ZOOM = 3
 PART = 1000
 
 
@@ -67,7 +67,7 @@ def normalised(ink: Tensor) -> Tensor:
     return (F.avg_pool2d(upright[:, None].float(), BLOCK)[:, 0] * BLOCK**2).round().to(torch.uint8)
 
 
-def other_digits(folder: Path, copies: int = 3, seed: int = 0) -> Images:
+def other_digits(folder: Path, copies: int = 2, seed: int = 0) -> Images:
     """MNIST's digits (``train.npz`` and ``test.npz`` in ``folder``) in the form of scikit-learn's, with their classes.
 
     Every copy is turned and bent a little, and cut at another share of ink, before it is normalised.
