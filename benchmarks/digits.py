@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="training steps of the ensemble; 0 leaves it out")
     parser.add_argument("--mnist", type=Path, metavar="FOLDER", help="also start from MNIST's train.npz and test.npz")
     parser.add_argument("--keep", type=Path, metavar="MODEL", help="where the model of MNIST is kept, or was")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="of the ensemble; the same command goes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--validate", action="store_true", help="score the last training images instead, record nothing"
@@ -141,7 +142,10 @@ def main() -> None:
     fits: dict[str, Callable[[], Model]] = {}
     shared: dict[str, Any] = dict(seed=options.seed, validation=0, quiet=True)
     if options.steps:
-        fits[ALONE] = lambda: ancestral.fit(train, recipe="pixelcnn", steps=options.steps, **SETTINGS, **shared)
+        fits[ALONE] = lambda: ancestral.fit(
+            train, recipe="pixelcnn", steps=options.steps, checkpoint=options.checkpoint, save_every=25, **SETTINGS,
+            **shared,
+        )  # fmt: skip
     if options.mnist:
         fits[STARTED] = lambda: ancestral.fit(
             train, start=before(options.mnist, options.seed, options.keep), **AFTER, **shared
