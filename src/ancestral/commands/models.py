@@ -82,7 +82,7 @@ def fit(
     share = console.literal(validation)
     held: Any = share if isinstance(share, (int, float)) else read(Path(validation), kind, **reading)
     model = api.fit(
-        dataset, recipe=record.id if before is None else recipe, modality=kind, seed=seed, validation=held,
+        dataset, recipe=recipe or (record.id if before is None else None), modality=kind, seed=seed, validation=held,
         tokenizer=tokenizer, start=before, **training,
     )  # fmt: skip
     model.save(target)
