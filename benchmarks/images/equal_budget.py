@@ -77,6 +77,7 @@ class Bench:
             return None
         state = own.state()
         about = {k: state[k] for k in ("quantiser", "backbone", "losses")}
+        about |= {k: state[k] for k in ("semantic",) if state[k]}
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
         kept = self.work / "tokenizers" / f"{about['quantiser']['kind'].lower()}-{name}"
         if not kept.is_dir():

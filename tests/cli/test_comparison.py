@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ancestral.cli import main
+from ancestral.commands.comparing import _print
 from ancestral.data import Text
-from ancestral.evaluation.comparison import compare
+from ancestral.evaluation.comparison import Comparison, Contender, compare
 from ancestral.quickstart import digits
 
 SMALL = ["--set", "width=16", "--set", "depth=1", "--quiet", "--json"]
@@ -38,6 +39,7 @@ def test_images_side_by_side(digits_file: Path, tmp_path: Path, capsys: pytest.C
     conv, mask = found["recipes"]
     assert conv["passes"] == 64 and mask["passes"] < 16
     for row in (conv, mask):
+        assert row["count"] == 40
         assert row["failed"] == "" and row["parameters"] > 0 and row["steps"] > 0 and row["seconds"] > 0
         assert set(row["quality"]) == set(found["measures"])
         assert row["quality"]["frechet"] >= 0 and row["bits_of"] == "items"
@@ -49,6 +51,26 @@ def test_images_side_by_side(digits_file: Path, tmp_path: Path, capsys: pytest.C
     for word in ("conv-nade", "maskgit", "real items", "Fréchet distance", "forward passes", found["feature_network"]):
         assert word in text
     assert text.count("<img") == 3
+
+
+def test_a_narrow_terminal_shows_whole_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns that do not fit are named rather than cut."""
+    quality = {"frechet": 12.345, "precision": 0.5, "recall": 0.25, "accuracy": 0.125, "bits": 3.5}
+    rows = [
+        Contender(
+            "next-patch-prediction", parameters=12_345_678, steps=2_468, passes=256, count=40, seconds=0.0123,
+            quality=quality,
+        ),
+        Contender("var", failed="it was not to be"),
+    ]  # fmt: skip
+    measures = {name: ("", "low") for name in quality}
+    found = Comparison("images", 90, 10, 1.0, rows, measures, {}, digits()[1], "some images", "a net", 0)
+    _print(found, Path("page.html"))
+    told = capsys.readouterr().out
+    for whole in ("next-patch-prediction", "12,345,678", "2,468", "256", "0.0123", "12.3", "40 per recipe", "a net"):
+        assert whole in told, told
+    assert "…" not in told and "var: it was not to be" in told
+    assert "not shown, but on the page:" in told and "bits" in told
 
 
 def test_tables_and_texts(place: Path, tmp_path: Path) -> None:

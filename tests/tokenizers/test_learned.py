@@ -229,6 +229,56 @@ def test_adversary_and_features_take_part() -> None:
         assert not all(same), options
 
 
+def twins() -> Product:
+    return Product([VQ(8, 3), VQ(8, 3)])
+
+
+def test_a_semantic_loss_teaches_the_last_branch_what_the_frozen_features_tell() -> None:
+    """The class of an image is told better by that branch than by the same one trained without the loss."""
+    test = squares(200, seed=3)
+
+    def told(semantic: float) -> float:  # share of the variance that is between the classes
+        made = small(twins(), semantic=semantic).fit(squares(), steps=150, quiet=True, lr=5e-3)
+        codes = made.encode(test)[..., -1]
+        latents = made.quantiser.branches[-1].decode(codes).mean((2, 3))
+        latents = latents - latents.mean(0)
+        centres = torch.stack([latents[torch.from_numpy(test.labels == k)].mean(0) for k in range(4)])
+        between = sum((test.labels == k).mean() * centres[k].square().sum() for k in range(4))
+        return float(between / latents.square().sum(1).mean())
+
+    assert 1 - told(1.0) < 0.5 * (1 - told(0.0))
+
+
+def test_a_semantic_weight_is_saved_and_older_files_have_none(tmp_path: Path) -> None:
+    made = small(twins(), semantic=0.5).fit(squares(), steps=2, quiet=True)
+    assert made.state()["semantic"] == 0.5
+    made.save(tmp_path / "new")
+    assert Tokenizer.load(tmp_path / "new").semantic == 0.5
+    state = made.state()
+    del state["semantic"]
+    older = small(twins())
+    older.load_state(state)
+    assert older.semantic == 0.0
+
+
+def test_maps_are_left_out_alike_in_all_branches_and_in_training_only() -> None:
+    torch.manual_seed(0)
+    pair = Product([MultiScaleVQ(8, 2, (1, 2, 4), drop=0.5), MultiScaleVQ(8, 2, (1, 2, 4), drop=0.5)])
+    pair.build(4, 4)
+    noise = Noise.of(0, 400)
+    first, second = (branch._used(noise) for branch in pair.branches)
+    assert torch.equal(first, second) and bool(first[:, 0].all())
+    depth = first.sum(1)
+    # Half of the items keep all three maps, and so does a third of the others.
+    assert [float((depth == k).float().mean()) for k in (1, 2, 3)] == pytest.approx([1 / 6, 1 / 6, 2 / 3], abs=0.06)
+    latents = torch.randn(400, 4, 4, 4)
+    seen = pair.train()(latents, noise).latents.detach()
+    pair.eval()
+    branch = pair.branches[0]
+    assert branch._used(noise) is None
+    assert seen.shape == latents.shape and seen[depth == 1].std() < seen[depth == 3].std()
+
+
 def test_the_adversary_and_the_autoencoder_leave_each_other_alone() -> None:
     from ancestral.tokenizers.learned.losses import Discriminator
 

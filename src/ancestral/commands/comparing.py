@@ -98,27 +98,35 @@ def _print(found: Comparison, out: Path) -> None:
 
     from ancestral.commands import console
 
-    # As many columns as fit a terminal; the page and --json have them all.
     names = [
         n for n in ("frechet", "precision", "recall", "accuracy", "auc", "marginal", "bits") if n in found.measures
     ]
     names = [n for n in names if any(n in row.quality for row in found.rows)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("recipe", "parameters", "steps", "passes", "s/item", *(n.replace("_", " ") for n in names)):
-        table.add_column(title, no_wrap=title == "recipe", justify="left" if title == "recipe" else "right")
+    lines = [["recipe", "parameters", "steps", "passes", "s/item", *(n.replace("_", " ") for n in names)]]
     for row in found.rows:
         if not row.failed:
             numbers = [f"{row.quality[n]:.3g}" if n in row.quality else "" for n in names]
             cost = [f"{row.parameters:,}", f"{row.steps:,}", f"{row.passes:g}", f"{row.seconds:.3g}"]
-            table.add_row(row.recipe, *cost, *numbers)
+            lines.append([row.recipe, *cost, *numbers])
     screen = console.stdout()
+    # As many columns as fit the terminal whole; the page and --json have them all.
+    widths = [max(map(len, column)) + 3 for column in zip(*lines, strict=True)]
+    shown = max(2, sum(sum(widths[: k + 1]) < screen.width for k in range(len(widths))))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for k, title in enumerate(lines[0][:shown]):
+        table.add_column(title, no_wrap=True, justify="right" if k else "left")
+    for line in lines[1:]:
+        table.add_row(*line[:shown])
     screen.print(table)
+    if shown < len(widths):
+        screen.print(f"not shown, but on the page: {', '.join(lines[0][shown:])}", markup=False)
     for row in found.rows:
         if row.failed:
             screen.print(f"{row.recipe}: {row.failed}", markup=False)
     console.facts(
         [
             ("measured with", found.reference),
+            ("drawn", f"{max(row.count for row in found.rows):,} per recipe"),
             *([("features of", found.network)] if found.network else []),
             ("page", str(out)),
         ]

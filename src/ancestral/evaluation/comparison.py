@@ -39,6 +39,7 @@ class Contender:
         steps, minutes: of training, the tokenizer's minutes included.
         seconds: wall-clock time to draw an item, in batches of ``batch``.
         passes: forward passes of the network that a batch takes.
+        count: items that were drawn and measured.
         quality: measure -> number.
         bits_of, score_kind: what "bits" are of, and whether they are exact.
         drawn: some items, for the page.
@@ -53,6 +54,7 @@ class Contender:
     minutes: float = 0.0
     seconds: float = 0.0
     passes: float = 0.0
+    count: int = 0
     batch: int = 0
     quality: dict[str, float] = field(default_factory=dict)
     bits_of: str = ""
@@ -281,7 +283,7 @@ class _Judge:
         options: dict[str, Any] = {} if streaming else {"label": self.labels(model, count)}
         if streaming:
             options["length"] = min(400, _MOST_CHARACTERS)
-        row.batch = min(256, count)
+        row.count, row.batch = count, min(256, count)
         begin = time.perf_counter()
         with counting(model.generator.network) as passes:
             made: Dataset = model.sample(count, seed=self.seed, as_dataset=True, batch_size=row.batch, **options)
@@ -335,6 +337,7 @@ class _Pictures(_Judge):
             guidance=self.guidance,
         )  # fmt: skip
         row.seconds, row.passes, row.batch = found.drawn.seconds, found.drawn.passes, found.drawn.batch
+        row.count = self.samples
         row.quality = {key: figure.value for key, figure in found.figures.items()}
         classes = len(model.tokenizer.classes)
         if found.drawn.images.labels is None:

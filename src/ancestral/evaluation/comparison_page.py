@@ -16,7 +16,7 @@ from ancestral.evaluation.pictures import inline, sheet
 
 _TITLES = {
     "frechet": "Fréchet distance",
-    "frechet_limit": "the same, extrapolated",
+    "frechet_limit": "Fréchet distance, extrapolated",
     "kernel": "kernel distance",
     "inception_score": "inception-style score",
     "accuracy": "class accuracy",

@@ -34,14 +34,17 @@ def imagefolder(
     patch: int = 2,
     perceptual: float = 0.1,
     adversarial: float = 0.0,
+    semantic: float = 0.1,
+    drop: float = 0.1,
 ) -> Model:
     """Two branches quantise the latents' channels side by side, scale by scale; a place's codes are drawn at once.
 
     A place's codes are folded into one token for the transformer, so that a second branch costs no length; they are
-    drawn independently given the coarser scales.
+    drawn independently given the coarser scales. A contrastive loss aligns the second branch with the features of a
+    frozen network, and some training images are decoded from their coarser maps alone.
 
-    The published encoder reads images by queries and aligns one branch with frozen self-supervised features; here both
-    branches learn from the same convolutional encoder, without that loss.
+    The published encoder reads images by queries, and the frozen network is DINOv2; here both branches learn from the
+    same convolutional encoder, and the frozen network is the small one of the perceptual loss, trained on the data.
 
     Reference:
         Li, Qiu, Chen, Kuen, Gu, Raj, Lin. ImageFolder: autoregressive image generation with folded tokens. 2024,
@@ -52,13 +55,15 @@ def imagefolder(
         codes: size of each branch's codebook.
         scales: side of every map of codes, coarsest first; see ``var``.
         channels, multipliers, patch: of the autoencoder.
-        perceptual, adversarial: weights of the autoencoder's losses.
+        perceptual, adversarial, semantic: weights of the autoencoder's losses.
+        drop: share of the tokenizer's training images whose finer maps are left out.
     """
     tokenizer = Autoencoder(
-        Product([MultiScaleVQ(codes, 4, scales), MultiScaleVQ(codes, 4, scales)]),
+        Product([MultiScaleVQ(codes, 4, scales, drop=drop) for _ in range(2)]),
         Convolutional(channels, multipliers, patch=patch),
         perceptual=perceptual,
         adversarial=adversarial,
+        semantic=semantic,
     )
     return Model(
         tokenizer,

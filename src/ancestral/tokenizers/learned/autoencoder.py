@@ -16,7 +16,7 @@ from ancestral.noise import Noise
 from ancestral.space import Space
 from ancestral.tokenizers.base import Tokenizer
 from ancestral.tokenizers.learned.convolution import Convolutional
-from ancestral.tokenizers.learned.losses import Discriminator, Features
+from ancestral.tokenizers.learned.losses import Discriminator, Features, contrast
 from ancestral.tokenizers.learned.parts import Backbone, Part, Quantised, Quantiser
 from ancestral.tokenizers.learned.quantisers import VQ
 
@@ -39,6 +39,9 @@ class Autoencoder(Tokenizer):
         reconstruction: distance of pixels, "l2" or "l1".
         perceptual: weight of the distance of features (:class:`Features`).
         adversarial: weight of the adversary's judgement (:class:`Discriminator`), which sets in half-way.
+        semantic: weight of a contrastive loss: of a batch, the mean of an image's quantised latents shall tell which
+            image it is of by the frozen network's features (ImageFolder: Li et al. 2024, arXiv:2410.01756). Of a
+            :class:`Product` it is the last branch that does.
         share: of a model's training time that goes to its tokenizer.
         training: options of :class:`ancestral.training.TrainConfig` that suit it.
 
@@ -58,6 +61,7 @@ class Autoencoder(Tokenizer):
         reconstruction: Literal["l2", "l1"] = "l2",
         perceptual: float = 0.1,
         adversarial: float = 0.0,
+        semantic: float = 0.0,
         share: float = 0.4,
         training: dict[str, Any] | None = None,
     ) -> None:
@@ -68,6 +72,7 @@ class Autoencoder(Tokenizer):
         self.quantiser: Quantiser = VQ() if quantiser is None else quantiser
         self.backbone: Backbone = Convolutional() if backbone is None else backbone
         self.reconstruction, self.perceptual, self.adversarial = reconstruction, perceptual, adversarial
+        self.semantic = semantic
         self.share, self.training = share, dict(training or {})
         self.fitted = False
         self.levels = 256
@@ -162,7 +167,7 @@ class Autoencoder(Tokenizer):
 
     def _features(self, images: Images, config: Any, seed: int) -> Features | None:
         """The network whose features are compared, trained for a tenth of the budget."""
-        if not self.perceptual:
+        if not (self.perceptual or self.semantic):
             return None
         from dataclasses import replace
 
@@ -339,6 +344,7 @@ class Autoencoder(Tokenizer):
             "quantiser": self.quantiser.state(),
             "backbone": self.backbone.state(),
             "losses": [self.reconstruction, self.perceptual, self.adversarial],
+            "semantic": self.semantic,
             "share": self.share,
             "training": self.training,
             "levels": self.levels,
@@ -356,6 +362,7 @@ class Autoencoder(Tokenizer):
             reconstruction=reconstruction,
             perceptual=perceptual,
             adversarial=adversarial,
+            semantic=state.get("semantic", 0.0),
             share=state["share"],
             training=state["training"],
         )
@@ -396,6 +403,10 @@ class _Trainee(nn.Module):
         self.adversary = Discriminator(tokenizer.shape[2]) if tokenizer.adversarial else None
         # A list hides it from the optimiser and the checkpoints.
         self.features = [] if features is None else [features]
+        self.align: nn.Linear | None = None
+        if features is not None and tokenizer.semantic:
+            shown = self.quantiser.meaning(torch.empty(1, self.quantiser.width, 1, 1))
+            self.align = nn.Linear(features.guess.in_features, shown.shape[1])
         self.scaled, self.settings = tokenizer._scaled, tokenizer
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator, progress: float) -> Tensor:
@@ -406,7 +417,12 @@ class _Trainee(nn.Module):
         distance = F.mse_loss if settings.reconstruction == "l2" else F.l1_loss
         total = distance(made, images) + found.loss
         for features in self.features:
-            total = total + settings.perceptual * features.distance(made, images)
+            if settings.perceptual:
+                total = total + settings.perceptual * features.distance(made, images)
+            if self.align is not None:
+                wanted = self.align(features(images)[-1].mean((2, 3)))
+                meant = self.quantiser.meaning(found.latents).mean((2, 3))
+                total = total + settings.semantic * contrast(meant, wanted)
         if self.adversary is not None and self.training:
             fooled, judged = self.adversary.game(images, made)
             total = total + (settings.adversarial * fooled if progress >= 0.5 else 0.0) + judged

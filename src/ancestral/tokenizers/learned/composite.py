@@ -15,6 +15,9 @@ from ancestral.space import Space
 from ancestral.tokenizers.learned.parts import Pyramid, Quantised, Quantiser, flat, unflat
 from ancestral.tokenizers.learned.quantisers import Codebook
 
+_DROPPED = 0xD20B
+"""Block of an item's random numbers that says which of its maps are left out."""
+
 
 class ResidualVQ(Quantiser):
     """Stage by stage, the nearest vector to what the stages before have left over.
@@ -98,6 +101,8 @@ class MultiScaleVQ(Pyramid):
         share: weight of the convolution beside the identity.
         decay, restart: of the codebook.
         commitment: weight of the encoder's distance from the sum so far, averaged over scales.
+        drop: share of training's images whose finer maps are left out, from a random map on (quantiser dropout:
+            Zeghidour et al. 2021, arXiv:2107.03312); the branches of a :class:`Product` leave out the same ones.
     """
 
     def __init__(
@@ -111,12 +116,15 @@ class MultiScaleVQ(Pyramid):
         decay: float = 0.97,
         restart: float = 0.03,
         commitment: float = 0.25,
+        drop: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= drop <= 1:
+            raise ValueError(f"drop={drop} must be a share of the images")
         if scales is not None and (not scales or any(a >= b for a, b in itertools.pairwise(scales))):
             raise ValueError(f"scales={scales} must grow")
         self.codes, self.width, self.wanted, self.share, self.commitment = codes, width, scales, share, commitment
-        self.normalise = normalise
+        self.normalise, self.drop = normalise, drop
         self.book = Codebook(codes, width, False, decay, restart)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(convolutions))
 
@@ -190,21 +198,39 @@ class MultiScaleVQ(Pyramid):
     def forward(self, latents: Tensor, noise: Noise, chance: Any = None) -> Quantised:
         fixed = latents.detach()
         total, loss, codes = torch.zeros_like(fixed), latents.new_zeros(()), []
-        taken = []
+        taken, used = [], self._used(noise)
         for scale, side in enumerate(self.scales):
             small = flat(self.shrink((fixed - total).detach(), scale))
             found = self._find(small)
-            taken.append((small, found))
-            total = total + self.lift(self.look_up(found.reshape(len(latents), side, side)), scale)
+            added = self.lift(self.look_up(found.reshape(len(latents), side, side)), scale)
+            total = total + (added if used is None else added * used[:, scale, None, None, None])
+            here = slice(None) if used is None else used[:, scale].repeat_interleave(side * side)
+            taken.append((small[here], found[here]))
             # The second term teaches the convolutions, and the encoder nothing.
-            loss = loss + self.commitment * (latents - total.detach()).square().mean()
-            loss = loss + (total - fixed).square().mean()
+            loss = loss + self.commitment * self._mean((latents - total.detach()).square(), used, scale)
+            loss = loss + self._mean((total - fixed).square(), used, scale)
             codes.append(found.reshape(len(latents), -1))
         if self.training:
             self.book.follow(torch.cat([s for s, _ in taken]), torch.cat([f for _, f in taken]), chance)
         loss = loss / len(self.scales)
         through = latents + (total - latents).detach()
         return Quantised(through, torch.cat(codes, 1), loss, commitment=loss)
+
+    def _used(self, noise: Noise) -> Tensor | None:
+        """Maps that training uses of every item, bool ``[B, scales]``; None for all of them."""
+        if not (self.training and self.drop):
+            return None
+        # Numbers that depend on the items alone: all branches of a product see the same.
+        chance = Noise(noise.seeds, _DROPPED).uniform(2)
+        many = 1 + (chance[:, 1] * len(self.scales)).long()
+        many = torch.where(chance[:, 0] < self.drop, many, len(self.scales))
+        return torch.arange(len(self.scales), device=many.device) < many[:, None]
+
+    def _mean(self, errors: Tensor, used: Tensor | None, scale: int) -> Tensor:
+        """A scale's part of the mean error over all maps in use, times the number of scales."""
+        if used is None:
+            return errors.mean()
+        return (errors.mean((1, 2, 3)) * used[:, scale]).sum() * (len(self.scales) / used.sum())
 
     def encode(self, latents: Tensor) -> Tensor:
         total, codes = torch.zeros_like(latents), []
@@ -284,6 +310,10 @@ class Product(Quantiser):
 
     def decode(self, codes: Tensor) -> Tensor:
         return torch.cat([b.decode(c) for b, c in zip(self._parts(), codes.unbind(-1), strict=True)], 1)
+
+    def meaning(self, latents: Tensor) -> Tensor:
+        """The last branch's."""
+        return latents[:, -self._parts()[-1].width :]
 
     def resolutions(self) -> tuple[int, ...]:
         return self._parts()[0].resolutions()

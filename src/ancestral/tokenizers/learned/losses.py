@@ -61,6 +61,14 @@ class Features(nn.Module):
         return torch.stack(each).mean()
 
 
+def contrast(one: Tensor, other: Tensor, temperature: float = 0.07) -> Tensor:
+    """Cross-entropy, both ways, of which rows ``[B, C]`` of two views belong together (Radford et al. 2021,
+    arXiv:2103.00020)."""
+    likeness = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T / temperature
+    own = torch.arange(len(one), device=one.device)
+    return 0.5 * (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own))
+
+
 class Discriminator(nn.Module):
     """Judges patches of images (PatchGAN: Isola et al. 2016, arXiv:1611.07004)."""
 

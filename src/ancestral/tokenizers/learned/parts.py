@@ -125,6 +125,10 @@ class Quantiser(Part):
     def finish(self, latents: Tensor) -> None:
         """Look at the trained encoder's latents of some items ``[n, inputs, H, W]`` after training."""
 
+    def meaning(self, latents: Tensor) -> Tensor:
+        """Those channels of quantised latents ``[B, C, H, W]`` that a semantic loss is about."""
+        return latents
+
     def resolutions(self) -> tuple[int, ...]:
         """Side of every map, coarsest first, if the sites are maps of growing resolution; else nothing."""
         return ()
