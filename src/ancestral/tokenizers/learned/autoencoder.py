@@ -128,7 +128,10 @@ class Autoencoder(Tokenizer):
         with torch.no_grad():
             self.quantiser.initialise(self.backbone.encode(self._scaled(some)), seed)
         config = train_config({**_TRAINING, **self.training, **options}, seed, validated=held is not None)
-        trainee = _Trainee(self, self._features(kept, config, seed))
+        features = self._features(kept, config, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            trainee = _Trainee(self, features)
         source = Items(images=torch.from_numpy(self._pixels(kept)))
         test = None if held is None else Items(images=torch.from_numpy(self._pixels(self._images(held))))
         trainee.train()
