@@ -32,7 +32,7 @@ class Detokeniser:
 
     Args:
         spelling: the bytes of every symbol; those without an entry are spelled as nothing.
-        stops: sequences that end the text; the first to appear is left out with all that follows.
+        stops: sequences that end the text; the first to be complete is left out with all that follows.
     """
 
     def __init__(self, spelling: Sequence[bytes], stops: Sequence[str] = ()):
