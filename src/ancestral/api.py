@@ -10,7 +10,7 @@ from typing import Any
 from ancestral.data import Dataset, read, sniff
 from ancestral.errors import DataError
 from ancestral.model import Model
-from ancestral.recipes.registry import find
+from ancestral.recipes.registry import Recipe, find
 from ancestral.tokenizers import Tokenizer
 
 DEFAULTS = {
@@ -61,19 +61,13 @@ def fit(
     Raises:
         DataError: the data or an option cannot be used.
     """
-    from ancestral.starting import earlier, recipe_of
     from ancestral.training import TrainConfig
 
     if "key" in options:
         if start is not None:
             raise DataError("a sequential table (key=) cannot start from an earlier model; leave start= out")
         return _fit_sequential(data, recipe, seed, validation, options)  # type: ignore[no-any-return]
-    before = None if start is None else earlier(start)
-    if before is not None:
-        record, kind = recipe_of(before, recipe), modality or before.tokenizer.modality
-    else:
-        kind = modality or (data.modality if isinstance(data, Dataset) else sniff(data))
-        record = find(recipe or DEFAULTS.get(kind, "any-order"))
+    record, kind, before = chosen(data, recipe, modality, start)
     build = inspect.signature(record.build).parameters
     train = {f.name for f in fields(TrainConfig)}
     config = {} if before is None else dict(before.config)
@@ -95,6 +89,19 @@ def fit(
         start=before,
         **training,
     )
+
+
+def chosen(
+    data: Any, recipe: str | Path | None, modality: str | None, start: Model | str | Path | None
+) -> tuple[Recipe, str, Model | None]:
+    """The recipe that :func:`fit` takes, the modality of the data, and the model to start from; arguments as there."""
+    if start is None:
+        kind = modality or (data.modality if isinstance(data, Dataset) else sniff(data))
+        return find(recipe or DEFAULTS.get(kind, "any-order")), kind, None
+    from ancestral.starting import earlier, recipe_of
+
+    before = earlier(start)
+    return recipe_of(before, recipe), modality or before.tokenizer.modality, before
 
 
 def _fit_sequential(rows: Any, recipe: Any, seed: int, validation: Any, options: dict[str, Any]) -> Any:

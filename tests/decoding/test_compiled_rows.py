@@ -15,13 +15,12 @@ from ancestral.decoding import compiled_rows
 from ancestral.decoding.walk import Draw, walk
 from ancestral.generator import Generator
 from ancestral.heads.ragged import RaggedCategorical
-from ancestral.native.library import row_kernel
 from ancestral.networks.columns import ColumnNetwork
 from ancestral.noise import Noise
 from ancestral.order import Order, RandomOrders
 from ancestral.space import Condition, Lexicon, Space
 
-pytestmark = pytest.mark.skipif(row_kernel() is None, reason="the kernels were not compiled")
+pytestmark = pytest.mark.skipif(not native.available(), reason="the kernels were not compiled")
 
 SIZES = (2, 3, 2, 40, 300, 1, 17)
 """A coarse site, its list of two values and "not listed", a digit, and ordinary columns, one of a single value."""

@@ -53,19 +53,11 @@ def fit(
 
     from ancestral import api
     from ancestral.commands import console
-    from ancestral.data import read, sniff
-    from ancestral.recipes.registry import find
-    from ancestral.starting import earlier, recipe_of
+    from ancestral.data import read
     from ancestral.training import TrainConfig
 
     target = out or Path(data.resolve().name.split(".")[0] + ".ancestral")
-    before = None if start is None else earlier(start)
-    if before is not None:
-        kind = before.tokenizer.modality if modality == "auto" else modality
-        record = recipe_of(before, recipe)
-    else:
-        kind = sniff(data) if modality == "auto" else modality
-        record = find(recipe or api.DEFAULTS.get(kind, "any-order"))
+    record, kind, before = api.chosen(data, recipe, None if modality == "auto" else modality, start)
     groups = {
         f"of recipe {record.id}": {n: p.default for n, p in inspect.signature(record.build).parameters.items()},
         "of training": {f.name: None if f.default is MISSING else f.default for f in fields(TrainConfig)},
@@ -82,9 +74,8 @@ def fit(
     share = console.literal(validation)
     held: Any = share if isinstance(share, (int, float)) else read(Path(validation), kind, **reading)
     model = api.fit(
-        dataset, recipe=recipe or (record.id if before is None else None), modality=kind, seed=seed, validation=held,
-        tokenizer=tokenizer, start=before, **training,
-    )  # fmt: skip
+        dataset, recipe=recipe, modality=kind, seed=seed, validation=held, tokenizer=tokenizer, start=before, **training
+    )
     model.save(target)
     history = model.history
     assert history is not None

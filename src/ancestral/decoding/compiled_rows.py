@@ -129,7 +129,7 @@ class Rows:
         if self.order.starts[k] != self.known or end != self.end or not values.is_contiguous():
             return 0
         self.row.values, self.row.counter = values.data_ptr(), self.noise.counter - self.known
-        library.require_memory(library.row_kernel()(byref(self.row), library.threads()))
+        library.require_memory(library.kernels().ancestral_columns(byref(self.row), library.threads()))
         assert isinstance(self.noise.counter, int)
         self.noise.counter += end - k
         cache.next = end
@@ -146,8 +146,6 @@ def rows(generator: Generator, draw: Draw, order: Order, condition: Condition, s
         sets: the first that is drawn and one past the last.
     """
     network, head = generator.network, generator.head
-    if library.row_kernel() is None:
-        return None
     if type(network) is not ColumnNetwork or type(head) is not RaggedCategorical or order.batched or not draw.plain:
         return None
     if any(size > 1 for size in order.sizes[sets[0] : sets[1]]) or not isinstance(draw.noise.counter, int):

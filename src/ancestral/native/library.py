@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
@@ -119,15 +119,8 @@ class Row(Structure):
     ]
 
 
-_STRUCTURES = (Matrix, Norm, Block, Stack, Store, Pass, Drawing)
+_STRUCTURES = (Matrix, Norm, Block, Stack, Store, Pass, Drawing, Column, Row)
 _off: ContextVar[bool] = ContextVar("ancestral_native_off", default=False)
-
-
-def _fit(sizes: Any, structures: Sequence[type[Structure]]) -> bool:
-    """Whether the structures are those of the library, by the function that tells its sizes."""
-    found = (c_int64 * len(structures))()
-    sizes(found)
-    return list(found) == [ctypes.sizeof(s) for s in structures]
 
 
 @lru_cache(maxsize=1)
@@ -138,14 +131,17 @@ def _load() -> Any:
             continue
         try:
             library = ctypes.CDLL(str(path))
-            if not _fit(library.ancestral_sizes, _STRUCTURES):
-                continue  # compiled from another version of the sources
+            sizes = (c_int64 * len(_STRUCTURES))()
+            library.ancestral_sizes(sizes, c_int64(len(sizes)))
         except (OSError, AttributeError):
             continue
+        if list(sizes) != [ctypes.sizeof(s) for s in _STRUCTURES]:
+            continue  # compiled from another version of the sources
         for name, arguments in {
             "ancestral_linear": (POINTER(Matrix), c_void_p, c_void_p, c_int64, c_int, c_int),
             "ancestral_pass": (POINTER(Stack), POINTER(Store), POINTER(Pass), c_int, c_int),
             "ancestral_draw": (POINTER(Drawing), c_int, c_int),
+            "ancestral_columns": (POINTER(Row), c_int),
         }.items():
             getattr(library, name).argtypes = arguments
             getattr(library, name).restype = c_int64
@@ -159,21 +155,6 @@ def _load() -> Any:
 def kernels() -> Any:
     """The library; None where it was not compiled, or is switched off (:func:`without`)."""
     return None if _off.get() else _load()
-
-
-@lru_cache(maxsize=1)
-def _rows() -> Any:
-    library = _load()
-    if not hasattr(library, "ancestral_columns") or not _fit(library.ancestral_row_sizes, (Column, Row)):
-        return None  # an older build has none
-    library.ancestral_columns.argtypes = (POINTER(Row), c_int)
-    library.ancestral_columns.restype = c_int64
-    return library.ancestral_columns
-
-
-def row_kernel() -> Any:
-    """The function that draws rows of a table; None as for :func:`kernels`."""
-    return None if _off.get() else _rows()
 
 
 def available() -> bool:
@@ -212,7 +193,7 @@ def parts() -> bool:
     """Whether a product of float32 may be one of two bfloat16 parts each, right to about 2^-16 of itself.
 
     As for PyTorch's own products, ``torch.set_float32_matmul_precision("high")`` (or "medium") allows it. On processors
-    with AMX, batches of more than 12 rows are then about twice as fast. Coding never makes use of it.
+    with AMX, products with more than 12 rows then take about half to two thirds of the time. Coding makes no use of it.
     """
     return torch.get_float32_matmul_precision() != "highest"
 

@@ -343,15 +343,13 @@ API int ancestral_choose(const char *name) {
 
 API const char *ancestral_chosen(int parts) { return chosen[!!parts] ? chosen[!!parts]->name : ""; }
 
-/* Sizes of the structures, so that a library of another version is refused. */
-API void ancestral_sizes(int64_t *out) {
-    const int64_t sizes[] = {sizeof(matrix_t), sizeof(norm_t), sizeof(block_t), sizeof(stack_t),
-                             sizeof(store_t),  sizeof(pass_t), sizeof(draw_t)};
-    memcpy(out, sizes, sizeof sizes);
+/* Sizes of the structures, `count` at most, so that a library of another version is refused. */
+API void ancestral_sizes(int64_t *out, int64_t count) {
+    const int64_t sizes[] = {sizeof(matrix_t), sizeof(norm_t), sizeof(block_t),  sizeof(stack_t),  sizeof(store_t),
+                             sizeof(pass_t),   sizeof(draw_t), sizeof(column_t), sizeof(columns_t)};
+    const int64_t all = sizeof sizes / sizeof *sizes;
+    memcpy(out, sizes, (count < all ? count : all) * sizeof *sizes);
 }
-
-/* Those of what draws the rows of tables. */
-API void ancestral_row_sizes(int64_t *out) { out[0] = sizeof(column_t), out[1] = sizeof(columns_t); }
 
 typedef struct {
     const kernels_t *kernels;
