@@ -186,7 +186,7 @@ def main() -> None:
             published=PUBLISHED,
             extra={
                 "circuits": CIRCUITS,
-                "circuits_from": "Rooshenas and Lowd 2014 (ID-SPN); Peharz et al. 2020 (EiNet, RAT-SPN); quoted with the data",
+                "circuits_from": "Rooshenas and Lowd 2014 (ID-SPN); Peharz et al. 2020, by way of the data",
                 "sets_at_least_published": met,
                 "sets_at_least_best_circuit": sum(f["at_least_best_circuit"] for f in found.values()),
                 "sets_missing": [name for name in FILES if name not in found],
