@@ -70,7 +70,7 @@ def main() -> None:
     table = json.loads((RESULTS / f"equal_budget_{given.data}.json").read_text(encoding="utf-8"))
     common = argparse.Namespace(
         **vars(given), pixels=[], longest=2048, batch=0, guidance=[0.0, 1.5], width=96, depth=4, codes=256, channels=32,
-        patch=4, seed=0,
+        patch=4, seed=0, samples_of={}, batch_of={},
     )  # fmt: skip
     bench = Bench(common)
     kept = bench.work / "runs"

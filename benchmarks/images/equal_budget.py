@@ -1,4 +1,4 @@
-"""Every image recipe of the catalogue, trained for an equal budget of processor time, on MNIST or on CIFAR-10.
+"""Every recipe of the catalogue that takes images, trained for an equal budget of processor time, on MNIST or CIFAR-10.
 
 python benchmarks/images/equal_budget.py --folder DATA --data mnist --minutes 3
 
@@ -7,6 +7,10 @@ recipes whose own is of that kind; a recipe on pixels draws the codes of the sha
 is among ``--pixels`` (`fractalgen` keeps its patches of them). Budgets are counted in processor time of one thread, so
 that other programs on the machine change nothing. Every recipe's row is kept in the working folder as soon as it is
 there, and a later call goes on from those.
+
+A recipe with very many sites per image would see one batch of its own size in the budget, and draw for hours: it is
+tried at all if ``--samples-of wavelet-ar=60`` says how many images to draw instead, and ``--batch-of wavelet-ar=4`` how
+many to learn from at a time. Its row has the figures of as many real images beside its own.
 """
 
 from __future__ import annotations
@@ -111,19 +115,20 @@ class Bench:
             changes: arguments that differ from those at the common size.
         """
         given = self.given
+        samples, batch = given.samples_of.get(recipe.id, given.samples), given.batch_of.get(recipe.id, given.batch)
         model = recipe(**sizes(recipe, given) | changes)
         own = model.tokenizer
         if type(own) is Pixels and recipe.id not in given.pixels:
             own = codes(given)
-        elif not own.learned and own.fit(self.train).space.n > given.longest:
+        elif not own.learned and recipe.id not in given.samples_of and own.fit(self.train).space.n > given.longest:
             raise DataError(
                 f"{own.space.n:,} sites per image are more than --longest {given.longest:,}: it would see few images "
-                "in the budget, and draw for hours"
+                "in the budget, and draw for hours; say with --samples-of how many it should draw"
             )
         shared = self.tokenizer(own)
         options: dict[str, Any] = {"validation": 0, "quiet": True, "minutes": given.minutes, "seed": given.seed}
-        if given.batch:
-            options["batch_size"] = given.batch
+        if batch:
+            options["batch_size"] = batch
         busy = time.process_time()
         with processor_clock():
             model.fit(self.train, tokenizer=shared, **options)
@@ -137,15 +142,17 @@ class Bench:
             "sites": model.space.n,
             "parameters": model.parameters,
             "steps": history.steps,
-            "batch_size": given.batch or model.training.get("batch_size"),
+            "batch_size": batch or model.training.get("batch_size"),
             "processor_minutes": busy / 60,
-            "samples": given.samples,
+            "samples": samples,
             "draws": {},
         }
-        labels = np.arange(given.samples) % len(self.train.classes)
+        if samples < given.samples:
+            row["floor_of_as_many_real_images"] = self.real(samples)
+        labels = np.arange(samples) % len(self.train.classes)
         for guidance in given.guidance:
             try:
-                drawn = draw(model, given.samples, labels, seed=given.seed, guidance=guidance)
+                drawn = draw(model, samples, labels, seed=given.seed, guidance=guidance)
             except AncestralError as error:  # a decoder of its own kind may take no guidance
                 if not row["draws"]:
                     raise
@@ -179,21 +186,35 @@ class Bench:
         chosen = (chance.integers(0, len(features), len(features)) for _ in range(draws))
         return float(np.std([frechet_distance(real, features[c]) for c in chosen], ddof=1))
 
-    def floor(self) -> dict[str, Any]:
-        """The same figures of real training images in place of drawn ones, and the judge's accuracy on test images."""
-        real = self.train.take(slice(0, self.given.samples))
+    def real(self, samples: int) -> dict[str, float]:
+        """The same figures of so many real training images in place of drawn ones."""
+        real = self.train.take(slice(0, samples))
         found: dict[str, Figure] = figures(self.network, self.test, real, reference=self.reference, seed=0)
+        return {key: figure.value for key, figure in found.items()}
+
+    def floor(self) -> dict[str, Any]:
+        """Figures of real images in place of drawn ones, and the accuracies of both networks on test images."""
         return {
-            **{key: figure.value for key, figure in found.items()},
+            **self.real(self.given.samples),
             "judge_accuracy_on_test": class_accuracy(self.judge, self.test),
             "feature_network_accuracy_on_test": class_accuracy(self.network, self.test),
         }
 
 
+def takes_images(recipe: Recipe) -> bool:
+    """Whether a recipe is of images, or of anything and so of images as well."""
+    return recipe.modality in ("image", "any")
+
+
+def counts(text: str) -> dict[str, int]:
+    """``id=number,...`` as a mapping."""
+    return {name: int(number) for name, number in (part.split("=") for part in text.split(",") if part)}
+
+
 def sizes(recipe: Recipe, given: argparse.Namespace) -> dict[str, Any]:
     """Arguments that bring a recipe to the common size: by their names, whatever the recipe."""
     config = recipe.config()
-    out: dict[str, Any] = {}
+    out: dict[str, Any] = {"data": "images"} if "data" in config else {}
     for name, most in (("width", given.width), ("depth", given.depth), ("codes", given.codes)):
         if isinstance(config.get(name), int):
             out[name] = min(config[name], most)
@@ -250,6 +271,10 @@ def whole(given: argparse.Namespace) -> str:
     plain = "folder data minutes tokenizer_minutes samples width depth codes channels patch seed"
     told = {name.replace("_", "-"): getattr(given, name) for name in plain.split()}
     told |= {"pixels": ",".join(given.pixels), "guidance": ",".join(f"{g:g}" for g in given.guidance)}
+    told |= {
+        name: ",".join(f"{k}={v}" for k, v in of.items())
+        for name, of in (("samples-of", given.samples_of), ("batch-of", given.batch_of))
+    }
     return " ".join(["python benchmarks/images/equal_budget.py", *(f"--{k} {v}" for k, v in told.items() if v != "")])
 
 
@@ -283,9 +308,10 @@ def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str])
         extra={
             "feature_network": bench.network.title,
             "reference": f"{bench.reference}, {len(bench.test):,} images",
-            "notes": "Frechet distances of equal counts compare; they are too large on average for few images. The "
-            "judge of class accuracy is another network than the one whose features are compared. Test images were "
-            "used for these figures only, but the guidance scale with the best class accuracy counts for the goal.",
+            "notes": "Frechet distances of equal counts compare; they are too large on average for few images, so that "
+            "a row with fewer samples than the others has the figures of as many real images beside its own. The judge "
+            "of class accuracy is another network than the one whose features are compared. Test images were used for "
+            "these figures only, but the guidance scale with the best class accuracy counts for the goal.",
             "pictured": [f"{name} (guidance {scale})" for name, scale in pictured],
             "failed": failed,
         },
@@ -299,11 +325,15 @@ def main() -> None:
     parser.add_argument("--data", choices=sorted(TITLES), default="mnist")
     parser.add_argument("--minutes", type=float, default=3.0, help="of processor time for every recipe")
     parser.add_argument("--tokenizer-minutes", type=float, default=3.0)
-    parser.add_argument("--only", default="", help="ids, separated by commas; by default every image recipe")
+    parser.add_argument(
+        "--only", default="", help="ids, separated by commas; by default every recipe that takes images"
+    )
     parser.add_argument("--pixels", default="", help="ids that stay on pixels (drawing 32 x 32 of them takes long)")
     parser.add_argument("--longest", type=int, default=2048, help="sites per image of what is tried at all")
     parser.add_argument("--batch", type=int, default=0, help="images of a step; by default each recipe's own")
+    parser.add_argument("--batch-of", default="", help="the same for single recipes: id=images,...")
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--samples-of", default="", help="fewer for single recipes, however many sites: id=samples,...")
     parser.add_argument("--guidance", default="0,1.5")
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--depth", type=int, default=4)
@@ -319,7 +349,8 @@ def main() -> None:
     given = parser.parse_args()
     given.guidance = [float(g) for g in given.guidance.split(",")]
     given.pixels = given.pixels.split(",")
-    chosen = given.only.split(",") if given.only else [r.id for r in catalogue().values() if r.modality == "image"]
+    given.samples_of, given.batch_of = counts(given.samples_of), counts(given.batch_of)
+    chosen = given.only.split(",") if given.only else [r.id for r in catalogue().values() if takes_images(r)]
     folder = given.work / given.data / "rows"
     if given.list:
         print("\n".join(name for name in chosen if not (folder / f"{name}.json").is_file()))
