@@ -9,7 +9,8 @@ enum { NO_TURN = 0, PAIRS = 1, HALVES = 2 };
 enum { LANES = 16 };         /* rows of a batch are padded to a multiple of this */
 enum { FEW = 12 };           /* rows that are multiplied one beside the other rather than in lanes */
 enum { FAR = 2048 };         /* bytes of weights asked for ahead of time */
-enum { STREAMS = 4 };     /* places that a matrix is read at in turn */
+enum { STREAMS = 4 };        /* places that a matrix is read at in turn */
+enum { BESIDE = 8 };          /* heads of keys and values that are read at once */
 enum { NEAR = 32 * 1024 };   /* bytes of the nearest cache that a product may fill */
 
 typedef struct {
