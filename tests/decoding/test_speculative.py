@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.drafts import Drafter, EarlyLayers, Lookup, Proposal, SmallModel
+from ancestral.decoding.pruning import smaller
 from ancestral.decoding.relaxed import BigLittle, Lantern, induced, lend, neighbours
 from ancestral.decoding.speculative import Speculative, judge
 from ancestral.decoding.tracks import Track
@@ -128,7 +129,15 @@ def test_several_candidates_follow_the_target(certain: bool) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "draft"),
-    [("causal", "small"), ("causal", "lookup"), ("language", "early"), ("query", "small"), ("recurrent", "never")],
+    [
+        ("causal", "small"),
+        ("causal", "lookup"),
+        ("language", "early"),
+        ("query", "small"),
+        ("recurrent", "never"),
+        ("language", "pruned"),
+        ("recurrent", "pruned"),
+    ],
 )
 def test_samples_follow_the_target(kind: str, draft: str) -> None:
     space = Space((5,), 2) if draft == "lookup" else None  # room for repetitions
@@ -136,6 +145,9 @@ def test_samples_follow_the_target(kind: str, draft: str) -> None:
     if draft == "never":
         target = without(target, 2)
     choice = {"small": SmallModel(built("causal", 5)), "early": EarlyLayers(1), "lookup": Lookup(), "never": Never()}
+    if draft == "pruned":  # one of three symbols is never drafted, and is drawn all the same
+        drop = {0} if kind == "language" else ()
+        choice["pruned"] = SmallModel(smaller(target, drop, torch.tensor([2, 0]), bits=8))
     decoder = Speculative(choice[draft], ahead=2)
     drawn = decoder(target, Request(Noise.of(11, 250)))
     cells, probability = table(target)
@@ -186,11 +198,15 @@ def test_repetitions_may_have_to_be_longer() -> None:
     assert 0 < long.report.drafted < short.report.drafted
 
 
-@pytest.mark.parametrize(("kind", "draft"), [("causal", "small"), ("query", "lookup")])
+@pytest.mark.parametrize(("kind", "draft"), [("causal", "small"), ("query", "lookup"), ("causal", "pruned")])
 def test_candidates_in_one_pass_follow_the_target(kind: str, draft: str) -> None:
     target = built(kind, space=Space((4,), 3))
-    choice = SmallModel(built("causal", 5, target.space)) if draft == "small" else Lookup()
-    decoder = Speculative(choice, ahead=2, candidates=3)
+    choice = {
+        "small": SmallModel(built("causal", 5, target.space)),
+        "lookup": Lookup(),
+        "pruned": SmallModel(smaller(built("causal", 5, target.space), {1}, torch.tensor([0, 2]))),
+    }
+    decoder = Speculative(choice[draft], ahead=2, candidates=3)
     drawn = decoder(target, Request(Noise.of(12, 250)))
     assert chi_square(drawn, *table(target)) > SMALLEST_P
 
@@ -270,7 +286,8 @@ def test_greedy_text_is_the_targets() -> None:
     space = Space((30,), 4)
     target = built(space=space)
     expected = Ancestral()(target, Request(Noise.of(0, 3), options={"temperature": 0}))
-    for draft in (SmallModel(built(seed=2, space=space)), Lookup(), EarlyLayers(1)):
+    some = SmallModel(smaller(target, (), torch.tensor([0, 1]), bits=8))
+    for draft in (SmallModel(built(seed=2, space=space)), some, Lookup(), EarlyLayers(1)):
         decoder = Speculative(draft, ahead=4)
         assert torch.equal(decoder(target, Request(Noise.of(0, 3), options={"temperature": 0})), expected)
         assert decoder.report.passes + decoder.report.accepted == decoder.report.sets
@@ -289,6 +306,8 @@ def test_bild_between_its_two_models() -> None:
     drawn = never(target, Request(Noise.of(1, 250)))
     assert chi_square(drawn, *table(little)) > SMALLEST_P
     assert never.report.passes == 250
+    few = BigLittle(SmallModel(smaller(little, (), torch.tensor([1]))), fallback=0.0, rollback=float("inf"))
+    assert bool((few(target, Request(Noise.of(1, 20))) == 1).all())
     between = BigLittle(SmallModel(little), fallback=0.5, rollback=2.0)
     between(target, Request(Noise.of(1, 60)))
     assert 0 < between.report.accepted < between.report.drafted

@@ -12,6 +12,7 @@ from torch import Tensor
 from ancestral.decoding.tracks import Track, early_exit
 from ancestral.decoding.walk import draw_categories
 from ancestral.errors import UnsupportedError
+from ancestral.heads.subset import spread
 from ancestral.networks.base import put
 from ancestral.noise import Noise
 from ancestral.order import Order
@@ -30,11 +31,27 @@ class Proposal:
         log_probs: per set, what its values were drawn from: float64 ``[R, S, K]``; None for a draft that is
             certain of its values.
         sets: number of drafted sets.
+        symbols: int64 ``[V]``, what ``log_probs`` ``[R, S, V]`` are of, where the others cannot be drafted; None: all.
     """
 
     values: Tensor
     log_probs: list[Tensor] | None
     sets: int
+    symbols: Tensor | None = None
+
+    def probabilities(self, number: int, row: int, site: int, size: int) -> Tensor | None:
+        """What a drafted value was drawn from, float64 ``[size]``; None for a certain one.
+
+        Args:
+            number: of the drafted set.
+            row: the candidate.
+            site: place within the set.
+            size: number of categories.
+        """
+        if self.log_probs is None:
+            return None
+        found = self.log_probs[number][row, site].exp()
+        return found if self.symbols is None else spread(found, self.symbols, size, 0.0)
 
 
 class Drafter(Protocol):
@@ -77,8 +94,8 @@ class Draft(Protocol):
 class SmallModel:
     """Drafts by another generator over the same values (Leviathan et al. 2022, arXiv:2211.17192).
 
-    It may be much smaller, or the target itself with rounded weights
-    (:func:`ancestral.quantisation.rounded`), which is nearly always right.
+    It may be much smaller, the target itself with rounded weights (:func:`ancestral.quantisation.rounded`), which is
+    nearly always right, or with less of it (:func:`ancestral.decoding.pruning.pruned`).
 
     Args:
         generator: the draft.
@@ -129,20 +146,21 @@ class ModelDrafter:
         order = self.track.order
         values = values.expand(rows, -1).clone()
         log_probs: list[Tensor] = []
+        symbols = self.track.symbols
         for k in range(first, first + count):
             # All candidates share the first distribution; afterwards each follows its own values from there.
             alike = values[:1] if k == first else values
-            found = self.track.log_probs(alike, first if rows > 1 else k, k + 1)[-1].expand(rows, -1, -1)
+            found = self.track.known_log_probs(alike, first if rows > 1 else k, k + 1)[-1].expand(rows, -1, -1)
             # Whether to go on depends on what came before the value, not on the value: what is drafted stays fair.
             if self.sure and k > first and float(found.amax(-1).min()) < math.log(self.sure):
-                return Proposal(values, log_probs, k - first)
+                return Proposal(values, log_probs, k - first, symbols)
             size = found.shape[1]
             drawn = draw_categories(found.reshape(1, rows * size, -1), noise).reshape(rows, size)
-            put(values, order.sets[k], drawn)
+            put(values, order.sets[k], drawn if symbols is None else symbols[drawn])
             log_probs.append(found)
             if rows > 1 and k == first:
                 self.track.keep(first + 1)
-        return Proposal(values, log_probs, count)
+        return Proposal(values, log_probs, count, symbols)
 
     def keep(self, sets: int, row: int) -> None:
         self.track.keep(sets, row)

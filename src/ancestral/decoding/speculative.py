@@ -248,7 +248,7 @@ class _Item:
                     value, winner = judge(p, [], [], uniforms[s])
                 else:
                     assert proposal is not None
-                    qs = [None if proposal.log_probs is None else proposal.log_probs[j][a, s].exp() for a in alive]
+                    qs = [proposal.probabilities(j, a, s, len(p)) for a in alive]
                     shown = [int(rows[a, sites[s]]) for a in alive]
                     value, winner = judge(p, qs, shown, uniforms[s], self.relax)
                 drawn.append(value)

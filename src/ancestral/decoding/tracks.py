@@ -11,6 +11,7 @@ from torch import Tensor
 from ancestral.decoding.walk import Draw
 from ancestral.errors import UnsupportedError
 from ancestral.heads.base import Finite
+from ancestral.heads.subset import SomeFinite, Subset, spread
 from ancestral.networks.transformer import CausalTransformer, KeyValues, Layers
 from ancestral.noise import Noise
 from ancestral.order import Order
@@ -34,6 +35,7 @@ class Track:
 
     Attributes:
         passes: network passes so far.
+        symbols: int64 ``[V]``, the only ones that the head knows, ascending; None if it knows all.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Track:
         self.condition = condition or Condition()
         self.draw = Draw(Noise(torch.zeros(1, dtype=torch.int64)), **(options or {}))
         self.passes = 0
+        self.symbols = generator.head.symbols if isinstance(generator.head, Subset) else None
         network = generator.network
         # Nothing can be taken back of a compressed memory.
         plain = isinstance(network, CausalTransformer) and network.site_per_place
@@ -60,6 +63,17 @@ class Track:
     @torch.no_grad()
     def log_probs(self, values: Tensor, first: int, last: int) -> list[Tensor]:
         """Normalised log-probabilities of the sets ``first .. last - 1``: float64 ``[R, S, K]`` each.
+
+        Arguments as for :meth:`known_log_probs`.
+        """
+        found = self.known_log_probs(values, first, last)
+        if self.symbols is None:
+            return found
+        return [spread(each, self.symbols, self.generator.space.largest, float("-inf")) for each in found]
+
+    @torch.no_grad()
+    def known_log_probs(self, values: Tensor, first: int, last: int) -> list[Tensor]:
+        """As :meth:`log_probs`, of the ``symbols`` that the head knows: ``[R, S, V]`` each; of all if it knows all.
 
         Args:
             values: int64 ``[R, N]``, R candidates for one item that agree up to the set ``first``; the sets before
@@ -104,6 +118,8 @@ class Track:
 
     def _at(self, features: Tensor, sites: Tensor) -> Tensor:
         found = self.generator.head(features, sites)
+        if isinstance(found, SomeFinite):
+            found = found.some
         if not isinstance(found, Finite):
             raise UnsupportedError("speculative decoding needs a head with one finite value per site")
         return torch.log_softmax(self.draw.adjust(found.log_probs()).double(), -1)
