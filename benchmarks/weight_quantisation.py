@@ -46,6 +46,8 @@ def variants(bits: int) -> dict[str, FineQuant | None]:
         f"int{bits}_group_64": FineQuant(bits, 64, **paper),
         f"int{bits}_group_32": FineQuant(bits, 32, **paper),
         f"int{bits}_adaptive": FineQuant(bits, **paper),
+        f"int{bits}_group_32_between": FineQuant(bits, 32, between=True, **paper),
+        f"int{bits}_adaptive_between": FineQuant(bits, between=True, **paper),
         **({"int4_adaptive_search": FineQuant(4), "int4_group_64_search": FineQuant(4, 64)} if bits == 4 else {}),
     }
 
@@ -163,6 +165,7 @@ def speed_part(data: Path, length: int) -> dict[str, Any]:
     text = data.read_text(encoding="latin-1")[100_000:100_200]
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "symbols": length}
     names = {"float32": None, "int8_group_64": FineQuant(8, 64), "int4_group_32": FineQuant(4, 32)}
+    names["int4_group_32_between"] = FineQuant(4, 32, between=True)
     full = model.generator
     made = {name: full if how is None else rounded(full, how, how.bits)[0] for name, how in names.items()}
     for turn in range(3):  # interleaved; the first turn warms up

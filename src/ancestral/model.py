@@ -417,7 +417,7 @@ class Model:
 
         Args:
             bits: 8 or 4.
-            options: ``group``, ``shrink``, ``smallest``, ``embeddings``, ``search`` of
+            options: ``group``, ``shrink``, ``smallest``, ``embeddings``, ``search``, ``between`` of
                 :class:`ancestral.quantisation.FineQuant`.
 
         Raises:

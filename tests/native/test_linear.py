@@ -68,8 +68,9 @@ def test_all_kinds_of_weights(kernels: str, shape: tuple[int, int, int], threads
             four = native.pack_q4(torch.randint(-8, 8, (rows, columns), dtype=torch.int8))
             for apply, packed in ((native.linear_q8, eight), (native.linear_q4, four)):
                 for scales in (scale, half):
-                    truth = F.linear(x, native.dequantise(packed, scales, group, columns), bias)
-                    assert close(apply(x, packed, scales, group, bias), truth, kernels)
+                    for least in (None, torch.randn_like(scale).to(scales.dtype)):
+                        truth = F.linear(x, native.dequantise(packed, scales, group, columns, least), bias)
+                        assert close(apply(x, packed, scales, group, bias, least), truth, kernels)
     finally:
         torch.set_num_threads(before)
 

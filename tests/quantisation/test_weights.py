@@ -16,8 +16,19 @@ from torch import nn
 import ancestral
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.quantisation import FineQuant, Quantised, stored_bytes
-from ancestral.quantisation.grids import WIDTHS, from_symmetric, pack, pack_rows, round_symmetric, unpack, unpack_rows
-from ancestral.quantisation.weights import plans
+from ancestral.quantisation.grids import (
+    WIDTHS,
+    from_between,
+    from_symmetric,
+    pack,
+    pack_rows,
+    round_between,
+    round_symmetric,
+    spans,
+    unpack,
+    unpack_rows,
+)
+from ancestral.quantisation.weights import mean_range, plans
 from ancestral.recipes.registry import find
 from ancestral.recipes.toys import toy
 
@@ -47,6 +58,60 @@ def test_rounding_is_as_fine_as_its_grid(bits: int, size: int, group: int, searc
         assert float(best) <= float(off.square().sum())
 
 
+@given(st.sampled_from((4, 8)), st.integers(1, 70), st.sampled_from((32, 64)), st.booleans(), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_grids_between_the_least_and_the_largest(bits: int, size: int, group: int, search: bool, seed: int) -> None:
+    x = torch.randn(3, size, generator=torch.Generator().manual_seed(seed)) + 5
+    codes, scales, least = round_between(x, bits, group)
+    assert int(codes.min()) >= -(2 ** (bits - 1)) and int(codes.max()) < 2 ** (bits - 1)
+    off = from_between(codes.float(), scales, least, bits, group) - x
+    step = scales.float().repeat_interleave(group, -1)[:, :size]
+    rounding = 2**-11 * (x.abs().max() + 2**bits * step)  # of the least number and of the scale
+    assert bool((off.abs() <= 0.501 * step + rounding).all())
+    if size > 8:
+        symmetric, steps = round_symmetric(x, bits, group)
+        assert float(off.square().sum()) < float((from_symmetric(symmetric.float(), steps, group) - x).square().sum())
+    if search:
+        found = from_between(*(t.float() for t in round_between(x, bits, group, search=True)), bits, group)
+        assert float((found - x).square().sum()) <= float(off.square().sum()) + 1e-9
+
+
+def test_weights_of_such_grids_are_found_again() -> None:
+    """As GGUF's Q4_1 stores them: code * step + least, both float16, in groups of 32."""
+    random = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 16, (64, 4, 32), generator=random)
+    codes[..., 0], codes[..., 1] = 0, 15
+    step, least = (
+        torch.rand(64, 4, 1, generator=random).half() * 0.01 + 0.01,
+        torch.randn(64, 4, 1, generator=random).half(),
+    )
+    weight = (codes * step.float() + least.float()).flatten(1)
+    layer = nn.Linear(128, 64, bias=False)
+    layer.weight = nn.Parameter(weight)
+    x = torch.randn(5, 128, generator=random)
+    errors = {}
+    for between in (False, True):
+        root = nn.ModuleList([copy.deepcopy(layer)])
+        FineQuant(4, 32, between=between).apply(root)
+        assert isinstance(root[0], Quantised)
+        errors[between] = float((root[0].weight - weight).detach().abs().max())
+        torch.testing.assert_close(root[0](x), x @ root[0].weight.T, atol=1e-4, rtol=0)
+    assert errors[True] < 1e-5 < 0.01 < errors[False]
+
+
+def test_spans_take_short_groups_as_they_are() -> None:
+    low, high = spans(torch.tensor([[3.0, 5.0, 4.0]]), 2)
+    assert low.tolist() == [[3.0, 4.0]] and high.tolist() == [[5.0, 4.0]]
+    codes, scales, least = round_between(torch.tensor([[3.0, 5.0, 4.0]]), 8, 2, search=True)
+    torch.testing.assert_close(
+        from_between(codes.float(), scales, least, 8, 2), torch.tensor([[3.0, 5.0, 4.0]]), atol=2e-3, rtol=0
+    )
+    wide = torch.tensor([[1e6, 1e6 + 512.0]])
+    assert round_between(wide, 8, 2)[1].dtype == torch.float32
+    shifted = torch.randn(16, 256, generator=torch.Generator().manual_seed(0)).abs() + 3
+    assert mean_range(shifted, 64, between=True) < mean_range(shifted, 64) / 2
+
+
 def test_scales_that_half_precision_cannot_hold_are_float32() -> None:
     x = torch.tensor([[1e-7, -2e-7], [1.0, 3e6]])
     codes, scales = round_symmetric(x, 8, 2)
@@ -69,14 +134,14 @@ def small(recipe: str = "llama") -> ancestral.Model:
     return find(recipe)(**find(recipe).tiny).build(toy("tokens"))
 
 
-@pytest.mark.parametrize("recipe", ["llama", "gpt", "gpt-2"])
-def test_a_quantised_model_is_the_model_with_rounded_weights(recipe: str) -> None:
+@pytest.mark.parametrize(("recipe", "between"), [("llama", False), ("gpt", False), ("gpt-2", False), ("llama", True)])
+def test_a_quantised_model_is_the_model_with_rounded_weights(recipe: str, between: bool) -> None:
     model = small(recipe)
     full = copy.deepcopy(model)
     data = toy("tokens")
     before, size = np.asarray(model.log_prob(data)), stored_bytes(model.generator)
     count = model.parameters
-    assert model.quantise(bits=4) is model
+    assert model.quantise(bits=4, between=between) is model
     assert stored_bytes(model.generator) < 0.7 * size and model.parameters == count
     found = {n: m for n, m in model.generator.named_modules() if isinstance(m, Quantised)}
     assert {m.bits for m in found.values()} == {4, 8} and all(k in plans(model.generator) for k in found)
@@ -92,8 +157,9 @@ def test_a_quantised_model_is_the_model_with_rounded_weights(recipe: str) -> Non
         model.quantise(bits=8)
 
 
-def test_quantised_models_are_saved_as_such(tmp_path: Path) -> None:
-    model = small().quantise(bits=4, smallest=32, embeddings=None)
+@pytest.mark.parametrize("between", [False, True])
+def test_quantised_models_are_saved_as_such(tmp_path: Path, between: bool) -> None:
+    model = small().quantise(bits=4, smallest=32, embeddings=None, between=between)
     model.save(tmp_path / "model")
     again = ancestral.load(tmp_path / "model")
     assert plans(again.generator) == plans(model.generator) != {}

@@ -16,6 +16,7 @@ def quantise(
     bits: Literal["4", "8"] = "4",
     group: MaybeInt = None,
     tables: Literal["4", "8", "full"] = "8",
+    between: bool = False,
     recipe: RecipeFile = None,
     json: bool = False,
 ) -> None:
@@ -27,6 +28,7 @@ def quantise(
         bits: of the weights of linear maps.
         group: weights that share a scale, 0 for whole rows; by default as few as each matrix needs.
         tables: bits of tables of vectors.
+        between: an offset beside every scale, so that the steps reach from the least weight to the largest.
         recipe: the file of the model's recipe, where it is not one of the package's and has moved.
         json: print the sizes as JSON.
     """
@@ -36,7 +38,8 @@ def quantise(
     console.reserve(out, folder=True, overwrite=False, ours="model.json")
     loaded = console.load(model, recipe)
     before = stored_bytes(loaded.generator)
-    loaded.quantise(int(bits), group=group, embeddings=None if tables == "full" else int(tables))
+    embeddings = None if tables == "full" else int(tables)
+    loaded.quantise(int(bits), group=group, embeddings=embeddings, between=between)
     after = stored_bytes(loaded.generator)
     loaded.save(out)
     if json:

@@ -80,10 +80,7 @@ class Subset(Head):
             assert isinstance(embed, ValueEmbedding)
             table = embed.table
             size = table.num_embeddings
-            if isinstance(table, Quantised):
-                weight = table.read(table.codes[symbols], table.scales[symbols])
-            else:
-                weight = table.weight[symbols]
+            weight = table.read(symbols) if isinstance(table, Quantised) else table.weight[symbols]
         elif isinstance(head, Categorical) and not head.own:
             size, weight, bias = len(head.weight), head.weight[symbols], head.bias[..., symbols].detach()
         else:

@@ -23,7 +23,7 @@ class Matrix(Structure):
     """``matrix_t``."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("weight", "scale", "bias")),
+        *((name, c_void_p) for name in ("weight", "scale", "bias", "least")),
         *((name, c_int64) for name in ("rows", "cols", "stride")),
         *((name, c_int32) for name in ("kind", "group", "half", "unused")),
     ]

@@ -40,19 +40,37 @@ def unpack_q4(weight: Tensor, columns: int) -> Tensor:
     return both[:, :columns].to(torch.int8) - 8
 
 
-def dequantise(weight: Tensor, scale: Tensor, group: int, columns: int) -> Tensor:
-    """float32 ``[R, columns]`` from packed weights: int8 as of :func:`pack_q8`, uint8 as of :func:`pack_q4`."""
-    values = unpack_q4(weight, columns) if weight.dtype == torch.uint8 else weight[:, :columns]
-    return values.float() * scale.float().repeat_interleave(group, 1)[:, :columns]
+def dequantise(weight: Tensor, scale: Tensor, group: int, columns: int, least: Tensor | None = None) -> Tensor:
+    """float32 ``[R, columns]`` from packed weights: int8 as of :func:`pack_q8`, uint8 as of :func:`pack_q4`.
+
+    Arguments as for :func:`linear_q8`.
+    """
+    four = weight.dtype == torch.uint8
+    values = (unpack_q4(weight, columns) if four else weight[:, :columns]).float()
+    step = scale.float().repeat_interleave(group, 1)[:, :columns]
+    if least is None:
+        return values * step
+    return (
+        values * step + (least.float() + scale.float() * (8 if four else 128)).repeat_interleave(group, 1)[:, :columns]
+    )
 
 
 def matrix(weight: Tensor, bias: Tensor | None = None) -> Matrix:
     """What the kernels need to know of float32 weights ``[R, C]``, whose memory must outlive it."""
     rows, columns = weight.shape
-    return Matrix(weight.data_ptr(), None, None if bias is None else bias.data_ptr(), rows, columns, 0, PLAIN, 0, 0, 0)
+    return Matrix(
+        weight.data_ptr(), None, None if bias is None else bias.data_ptr(), None, rows, columns, 0, PLAIN, 0, 0, 0
+    )
 
 
-def quantised_matrix(weight: Tensor, scale: Tensor, group: int, columns: int, bias: Tensor | None = None) -> Matrix:
+def quantised_matrix(
+    weight: Tensor,
+    scale: Tensor,
+    group: int,
+    columns: int,
+    bias: Tensor | None = None,
+    least: Tensor | None = None,
+) -> Matrix:
     """As :func:`matrix`, of packed weights.
 
     Raises:
@@ -69,9 +87,15 @@ def quantised_matrix(weight: Tensor, scale: Tensor, group: int, columns: int, bi
         raise ValueError(
             f"scales must be contiguous float32 or float16 {shape}, got {tuple(scale.shape)} {scale.dtype}"
         )
-    pointer = None if bias is None else bias.data_ptr()
+    if least is not None and (least.shape != shape or least.dtype != scale.dtype or not least.is_contiguous()):
+        raise ValueError(
+            f"what the lowest codes stand for must be like the scales, {shape} {scale.dtype}, "
+            f"got {tuple(least.shape)} {least.dtype}"
+        )
     half = scale.dtype == torch.float16
-    return Matrix(weight.data_ptr(), scale.data_ptr(), pointer, rows, columns, stride, kind, group, half, 0)
+    weight_at, scale_at = weight.data_ptr(), scale.data_ptr()
+    bias_at, least_at = (None if t is None else t.data_ptr() for t in (bias, least))
+    return Matrix(weight_at, scale_at, bias_at, least_at, rows, columns, stride, kind, group, half, 0)
 
 
 def _apply(x: Tensor, m: Matrix) -> Tensor:
@@ -112,7 +136,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return linear_f32(x, weight, bias) if few(x) else F.linear(x, weight, bias)
 
 
-def linear_q8(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
+def linear_q8(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    group: int,
+    bias: Tensor | None = None,
+    least: Tensor | None = None,
+) -> Tensor:
     """``x @ (weight * scale).T + bias`` with int8 weights.
 
     Args:
@@ -121,6 +152,8 @@ def linear_q8(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor
         scale: float32 or float16 ``[R, ceil(C / group)]``.
         group: columns that share a scale, a multiple of 32; one group may be wider than the matrix.
         bias: float32 ``[R]``.
+        least: like ``scale``, what the lowest code of a group stands for (-128; -8 of four bits): a weight is then
+            ``least + (code + 128) * scale``. None: code 0 stands for zero.
 
     Returns:
         float32 ``[..., R]``.
@@ -128,12 +161,19 @@ def linear_q8(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor
     Raises:
         ValueError: shapes that contradict each other.
     """
-    m = quantised_matrix(weight, scale, group, x.shape[-1], bias)
+    m = quantised_matrix(weight, scale, group, x.shape[-1], bias, least)
     if not usable(x):
-        return F.linear(x, dequantise(weight, scale, group, x.shape[-1]), bias)
+        return F.linear(x, dequantise(weight, scale, group, x.shape[-1], least), bias)
     return _apply(x, m)
 
 
-def linear_q4(x: Tensor, weight: Tensor, scale: Tensor, group: int, bias: Tensor | None = None) -> Tensor:
+def linear_q4(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    group: int,
+    bias: Tensor | None = None,
+    least: Tensor | None = None,
+) -> Tensor:
     """As :func:`linear_q8` with int4 weights, uint8 ``[R, ceil(C / 32) * 16]``, see :func:`pack_q4`."""
-    return linear_q8(x, weight, scale, group, bias)
+    return linear_q8(x, weight, scale, group, bias, least)

@@ -17,6 +17,7 @@ typedef struct {
     const void *weight;  /* float [rows, cols]; int8 [rows, stride]; two int4 in a byte [rows, stride] */
     const void *scale;   /* float or, if half, float16 [rows, ceil(cols / group)] */
     const float *bias;   /* [rows] or NULL */
+    const void *least;   /* like scale, what the lowest code stands for; or NULL: zero is what code 0 stands for */
     int64_t rows, cols;
     int64_t stride;      /* bytes from row to row of quantised weights */
     int32_t kind, group; /* group: a multiple of 32, columns that share a scale */

@@ -99,11 +99,14 @@ class Held:
             raise Unknown
         if scales.dtype not in (torch.float32, torch.float16):
             raise Unknown
-        scales = scales.contiguous()
+        scales, least = scales.contiguous(), getattr(module, "least", None)
         group = -(-group // BLOCK) * BLOCK
         self.pointer(bias)
         self.tensors += [codes, scales]
-        return quantised_matrix(codes, scales, group, columns, bias)
+        if least is not None:
+            least = least.contiguous()
+            self.tensors.append(least)
+        return quantised_matrix(codes, scales, group, columns, bias, least)
 
     def weights(self, weight: Tensor, bias: Tensor | None = None) -> Matrix:
         """float32 weights ``[R, C]``."""

@@ -96,6 +96,72 @@ def _error(groups: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     return (codes * scales.float()[..., None] - groups).square().sum(-1)
 
 
+def spans(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """The least and the largest value in each group of the last axis: ``[..., G]`` each."""
+    short = -x.shape[-1] % group
+    whole = x if not short else torch.cat([x, x[..., -1:].expand(*x.shape[:-1], short)], -1)
+    return whole.unflatten(-1, (-1, group)).aminmax(dim=-1)
+
+
+def round_between(x: Tensor, bits: int, group: int, search: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and least values with ``x`` about ``least + (codes + 2^(bits - 1)) * scales``.
+
+    The grid reaches from the least to the largest number of a group, wherever zero is.
+
+    Args:
+        x: float ``[..., I]``.
+        bits: 4 or 8.
+        group: numbers along the last axis that share a grid; the last group may be shorter.
+        search: fit scale and least value to the codes by least squares, and round again, where that errs less.
+
+    Returns:
+        codes int8 ``[..., I]``; scales and least values ``[..., G]``, float16, or float32 where float16 could not
+        hold one.
+    """
+    check_bits(bits)
+    most, half = 2**bits - 1, 2 ** (bits - 1)
+    low, high = spans(x, group)
+    info = torch.finfo(torch.float16)
+    step = (high - low) / most
+    wide = max(float(low.abs().max()), float(high.abs().max())) > info.max
+    dtype = torch.float32 if wide or bool(((step > 0) & (step < info.tiny)).any()) else torch.float16
+    groups = in_groups(x, group)
+    counts = in_groups(torch.ones_like(x[..., :1]).expand_as(x), group)  # not what fills a short group
+    scales, least = step.to(dtype), low.to(dtype)
+    codes, error = _between(groups, counts, scales, least, most)
+    for _ in range(ROUNDS if search else 0):
+        n = counts.sum(-1)
+        mean, middle = (counts * codes).sum(-1) / n, (counts * groups).sum(-1) / n
+        off = counts * (codes - mean[..., None])
+        spread = off.square().sum(-1)
+        fitted = torch.where(spread > 0, (off * groups).sum(-1) / spread.clamp(min=1e-12), scales.float())
+        tried, floor = fitted.to(dtype), (middle - fitted * mean).to(dtype)
+        again, missed = _between(groups, counts, tried, floor, most)
+        better = missed < error
+        error = torch.where(better, missed, error)
+        scales, least = torch.where(better, tried, scales), torch.where(better, floor, least)
+        codes = torch.where(better[..., None], again, codes)
+    return (codes - half).flatten(-2)[..., : x.shape[-1]].to(torch.int8), scales, least
+
+
+ROUNDS = 3
+"""Fits by least squares."""
+
+
+def _between(groups: Tensor, counts: Tensor, scales: Tensor, least: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Codes from 0 to ``most`` of groups ``[..., G, group]`` on stored grids, and the squared errors ``[..., G]``."""
+    step, floor = scales.float()[..., None], least.float()[..., None]
+    codes = ((groups - floor) / torch.where(step != 0, step, 1.0)).round_().clamp_(0, most)
+    return codes, (counts * (codes * step + floor - groups)).square().sum(-1)
+
+
+def from_between(codes: Tensor, scales: Tensor, least: Tensor, bits: int, group: int) -> Tensor:
+    """The numbers that codes float ``[..., I]`` of :func:`round_between` stand for: float32 ``[..., I]``."""
+    half, columns = 2 ** (bits - 1), codes.shape[-1]
+    step, floor = (t.float().repeat_interleave(group, -1)[..., :columns] for t in (scales, least))
+    return (codes + half) * step + floor
+
+
 def from_symmetric(codes: Tensor, scales: Tensor, group: int) -> Tensor:
     """The numbers that codes float ``[..., I]`` and scales ``[..., G]`` stand for: float32 ``[..., I]``."""
     step = scales.float()

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from ancestral import native
 from ancestral.errors import DataError, UnsupportedError
-from ancestral.quantisation.grids import BLOCK, from_symmetric, pack_rows, ranges, round_symmetric, unpack_rows
+from ancestral.quantisation.grids import (
+    BLOCK,
+    from_between,
+    from_symmetric,
+    pack_rows,
+    ranges,
+    round_between,
+    round_symmetric,
+    spans,
+    unpack_rows,
+)
 
 if TYPE_CHECKING:
     from ancestral.generator import Generator
@@ -25,47 +35,60 @@ class Quantised(nn.Module):
         rows, columns: O and I; groups lie along I, the dimension that a product sums over.
         bits: of a code.
         group: numbers that share a scale.
+        between: the grid of a group reaches from its least number to its largest, rather than as far to both sides of
+            zero.
 
     Attributes:
         codes: as :func:`ancestral.quantisation.grids.pack_rows` stores them.
         scales: float16 or float32 ``[O, ceil(I / group)]``.
+        least: as ``scales``, what the lowest code stands for; None unless ``between``.
     """
 
     codes: Tensor
     scales: Tensor
+    least: Tensor | None
 
-    def __init__(self, rows: int, columns: int, bits: int, group: int):
+    def __init__(self, rows: int, columns: int, bits: int, group: int, between: bool = False):
         super().__init__()
         self.rows, self.columns, self.bits, self.group = rows, columns, bits, group
         self.register_buffer("codes", pack_rows(torch.zeros(rows, columns, dtype=torch.int8), bits))
         self.register_buffer("scales", torch.zeros(rows, -(-columns // group), dtype=torch.float16))
+        self.register_buffer("least", torch.zeros_like(self.scales) if between else None)
 
     @torch.no_grad()
     def store(self, weight: Tensor, search: bool = False) -> None:
-        """Round ``weight`` float ``[O, I]`` to the grid; see :func:`ancestral.quantisation.grids.round_symmetric`."""
-        codes, self.scales = round_symmetric(weight.float(), self.bits, self.group, search)
+        """Round ``weight`` float ``[O, I]`` to the grid (:func:`ancestral.quantisation.grids.round_symmetric`,
+        :func:`ancestral.quantisation.grids.round_between`)."""
+        if self.least is None:
+            codes, self.scales = round_symmetric(weight.float(), self.bits, self.group, search)
+        else:
+            codes, self.scales, self.least = round_between(weight.float(), self.bits, self.group, search)
         self.codes = pack_rows(codes, self.bits)
 
     @property
     def weight(self) -> Tensor:
         """The matrix that is stored, float32 ``[O, I]``, made when it is asked for."""
-        return self.read(self.codes, self.scales)
+        return self.read(slice(None))
 
-    def read(self, codes: Tensor, scales: Tensor) -> Tensor:
-        """What rows of codes and scales stand for: float32 ``[..., I]``."""
-        return from_symmetric(unpack_rows(codes, self.bits, self.columns), scales, self.group)
+    def read(self, rows: Tensor | slice) -> Tensor:
+        """Some rows of the matrix, float32 ``[..., I]``."""
+        codes, scales = unpack_rows(self.codes[rows], self.bits, self.columns), self.scales[rows]
+        if self.least is None:
+            return from_symmetric(codes, scales, self.group)
+        return from_between(codes, scales, self.least[rows], self.bits, self.group)
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x @ weight.T + bias`` of float32 ``[..., I]``: float32 ``[..., O]``."""
         if native.few(x) and self.bits >= 4 and (self.group % BLOCK == 0 or self.scales.shape[1] == 1):
             wide = -(-self.group // BLOCK) * BLOCK
-            return native.linear_q8(x, self.codes, self.scales, wide, bias)
+            return native.linear_q8(x, self.codes, self.scales, wide, bias, self.least)
         return F.linear(x, self.weight, bias)
 
     def plan(self) -> dict[str, Any]:
         """What an empty one is made from again."""
         dtype = str(self.scales.dtype).removeprefix("torch.")
-        return {"bits": self.bits, "group": self.group, "scales": dtype}
+        plan: dict[str, Any] = {"bits": self.bits, "group": self.group, "scales": dtype}
+        return plan if self.least is None else plan | {"between": True}
 
     def extra_repr(self) -> str:
         return f"{self.columns}, {self.rows}, bits={self.bits}, group={self.group}"
@@ -76,8 +99,8 @@ class QuantisedLinear(Quantised):
 
     bias: nn.Parameter | None
 
-    def __init__(self, linear: nn.Linear, bits: int, group: int):
-        super().__init__(linear.out_features, linear.in_features, bits, group)
+    def __init__(self, linear: nn.Linear, bits: int, group: int, between: bool = False):
+        super().__init__(linear.out_features, linear.in_features, bits, group, between)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
 
@@ -88,17 +111,22 @@ class QuantisedLinear(Quantised):
 class QuantisedEmbedding(Quantised):
     """Takes the place of a table of vectors, a row for each symbol."""
 
-    def __init__(self, table: nn.Embedding, bits: int, group: int):
-        super().__init__(table.num_embeddings, table.embedding_dim, bits, group)
+    def __init__(self, table: nn.Embedding, bits: int, group: int, between: bool = False):
+        super().__init__(table.num_embeddings, table.embedding_dim, bits, group, between)
         self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
 
     def forward(self, index: Tensor) -> Tensor:
-        return self.read(self.codes[index], self.scales[index])
+        return self.read(index)
 
 
-def mean_range(weight: Tensor, group: int) -> float:
-    """The mean over all weights ``[..., I]`` of the largest absolute value in their group."""
-    found, columns = ranges(weight, group), weight.shape[-1]
+def mean_range(weight: Tensor, group: int, between: bool = False) -> float:
+    """The mean over all weights ``[..., I]`` of the largest absolute value in their group, or of half its span."""
+    columns = weight.shape[-1]
+    if between:
+        low, high = spans(weight, group)
+        found = (high - low) / 2
+    else:
+        found = ranges(weight, group)
     sizes = torch.full((found.shape[-1],), group)
     sizes[-1] -= group * len(sizes) - columns
     return float((found * sizes.to(found.device)).sum(-1).mean()) / columns
@@ -122,6 +150,9 @@ class FineQuant:
         embeddings: bits of tables of vectors; None leaves them as they are.
         search: look for the scale of the least squared error in each group of 4 bits, rather than take that of the
             range as the paper does.
+        between: let the grid of a group reach from its least weight to its largest, by an offset beside the scale,
+            rather than as far to both sides of zero; twice the numbers beside the codes. Weights that come from such
+            groups, as GGUF's Q4_1 of 32, are found again.
     """
 
     bits: int = 4
@@ -130,6 +161,7 @@ class FineQuant:
     smallest: int = 32
     embeddings: int | None = 8
     search: bool = True
+    between: bool = False
 
     def __post_init__(self) -> None:
         for bits in (self.bits, self.embeddings):
@@ -160,10 +192,10 @@ class FineQuant:
         whole = -(-columns // BLOCK) * BLOCK
         if self.group is not None:
             return min(self.group, whole) or whole
-        group, mean = whole, mean_range(weight, whole)
+        group, mean = whole, mean_range(weight, whole, self.between)
         half = 1 << (columns.bit_length() - 1) >> 1
         while half >= self.smallest:
-            finer = mean_range(weight, half)
+            finer = mean_range(weight, half, self.between)
             if finer > self.shrink * mean:
                 break
             group, mean, half = half, finer, half // 2
@@ -183,7 +215,7 @@ class FineQuant:
             if bits is None:
                 continue
             weight = module.weight.detach().float()
-            made = _made(module, bits, self.size(weight))
+            made = _made(module, bits, self.size(weight), self.between)
             made.store(weight, self.search and bits < 8)
             parent._modules[name] = made.train(module.training).to(weight.device)
             found = True
@@ -214,10 +246,10 @@ def _plain(root: nn.Module) -> list[tuple[nn.Module, str, nn.Linear | nn.Embeddi
     return found
 
 
-def _made(module: nn.Linear | nn.Embedding, bits: int, group: int) -> Quantised:
+def _made(module: nn.Linear | nn.Embedding, bits: int, group: int, between: bool = False) -> Quantised:
     if isinstance(module, nn.Linear):
-        return QuantisedLinear(module, bits, group)
-    return QuantisedEmbedding(module, bits, group)
+        return QuantisedLinear(module, bits, group, between)
+    return QuantisedEmbedding(module, bits, group, between)
 
 
 def plans(root: nn.Module) -> dict[str, dict[str, Any]]:
@@ -241,8 +273,9 @@ def follow(root: nn.Module, found: dict[str, dict[str, Any]]) -> None:
         if type(module) not in (nn.Linear, nn.Embedding):
             raise DataError(f"{name!r} is said to be quantised and is no linear map or table of vectors")
         assert isinstance(module, (nn.Linear, nn.Embedding))
-        made = _made(module, int(plan["bits"]), int(plan["group"]))
-        made.scales = made.scales.to({"float16": torch.float16, "float32": torch.float32}[plan["scales"]])
+        made = _made(module, int(plan["bits"]), int(plan["group"]), bool(plan.get("between", False)))
+        dtype = {"float16": torch.float16, "float32": torch.float32}[plan["scales"]]
+        made.scales, made.least = made.scales.to(dtype), None if made.least is None else made.least.to(dtype)
         parent._modules[last] = made
 
 

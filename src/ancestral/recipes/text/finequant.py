@@ -33,6 +33,7 @@ def finequant(
     smallest: int = 32,
     embeddings: int | None = 8,
     search: bool = False,
+    between: bool = False,
     dropout: float = 0.0,
     tokens: str = "bytes",
     length: int | None = 256,
@@ -56,6 +57,7 @@ def finequant(
         smallest: group that is not halved any more.
         embeddings: bits of the table of symbols, which is the output's as well; None leaves it as it is.
         search: take the scales of least squared error, not those of the ranges.
+        between: let grids reach from the least weight of a group to its largest, rather than as far to both sides of 0.
         tokens: "bytes", "bpe" (learned from the data) or "symbols" (sequences, always with a stop symbol).
         length: tokens in a window, or at most in an item.
         vocab: byte-pair codes to learn.
@@ -68,5 +70,5 @@ def finequant(
         network,
         Shared(network),
         training=dict(lr=2e-3, batch_size=32, weight_decay=0.1),
-        quantisation=FineQuant(bits, group, shrink, smallest, embeddings, search),
+        quantisation=FineQuant(bits, group, shrink, smallest, embeddings, search, between),
     )
