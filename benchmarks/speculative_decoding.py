@@ -73,7 +73,7 @@ def without_texts(found: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k != "drawn"}
 
 
-LAYERS, SIZES, AHEAD = (0, 1), (8192, 12288, 16384, 24576), (5, 8)
+LAYERS, SIZES, AHEAD = (0, 1), (8192, 16384, 24576, 32768), (5, 8)
 """What is tried on calibration text: layers left out, symbols kept, symbols drafted at a time."""
 
 
