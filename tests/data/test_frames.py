@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import uuid
 from decimal import Decimal
 
 import numpy as np
@@ -164,3 +165,63 @@ def test_names_that_are_numbers_stay_numbers():
     assert list(model.complete(frame.astype(float).mask(frame == 4)).columns) == [0, 1, 2]
     named = frame.set_axis(["0", "1", "2"], axis=1)
     assert list(model.complete(named).columns) == ["0", "1", "2"]
+
+
+OBJECTS = [
+    [Decimal("1.0"), Decimal("1.00"), None, Decimal("-2")],
+    [dt.date(2020, 2, 29), None, dt.date(900, 1, 1)],
+    [dt.time(1, 2, 3), None, dt.time(1, 2, 3, 5)],
+    [uuid.UUID(int=7), None, uuid.UUID(int=2**100)],
+    [3, None, -12],
+    [0.5, None, -0.0],
+]
+
+
+@pytest.mark.parametrize("values", OBJECTS, ids=lambda values: type(values[0]).__name__)
+def test_objects_of_one_plain_type_come_back_as_they_are(values):
+    cells, spec = to_cells(pd.Series(values, dtype=object), "x")
+    back = from_cells(cells, json.loads(json.dumps(spec)))
+    assert back.dtype == object and list(map(repr, back)) == list(map(repr, values))
+
+
+def test_columns_of_objects_are_dates_and_numbers_rather_than_words():
+    days = [dt.date(2020, 1, 1) + dt.timedelta(days=i) for i in range(300)]
+    table = Table.read(
+        pd.DataFrame(
+            {
+                "day": pd.Series(days, dtype=object),
+                "price": pd.Series([Decimal(i) / 4 for i in range(300)], dtype=object),
+                "count": pd.Series([None, *range(1000, 1299)], dtype=object),
+            }
+        )
+    )
+    assert Columns().fit(table).kinds == {"day": "date", "price": "decimal", "count": "integer"}
+
+
+def test_what_a_parquet_file_holds_comes_back_in_its_own_types(tmp_path):
+    table = pa.table(
+        {
+            "gaps": pa.array([2**60 + 1, None, 3], pa.int64()),
+            "day": pa.array([dt.date(2020, 2, 29), None, dt.date(1999, 1, 1)]),
+            "clock": pa.array([dt.time(1, 2, 3), None, dt.time(0, 0)], pa.time64("us")),
+            "price": pa.array([Decimal("1.20"), None, Decimal("-10.00")], pa.decimal128(10, 2)),
+            "word": pa.array(["a", None, ""], pa.string()),
+            "group": pa.array(["lo", "hi", "lo"]).dictionary_encode(),
+            "nothing": pa.nulls(3),
+        }
+    )
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, tmp_path / "x.parquet")
+    data = read(tmp_path / "x.parquet")
+    assert data.native()["gaps"].tolist()[0] == 2**60 + 1  # a float would have rounded it
+    tokenizer = Columns().fit(data)
+    tokenizer.decode_exact(*tokenizer.encode_exact(data)).save(tmp_path / "y.parquet")
+    again = pq.read_table(tmp_path / "y.parquet")
+    assert again.schema.equals(table.schema) and again.equals(table)
+
+
+def test_a_named_index_is_a_column_of_a_parquet_file(tmp_path):
+    frame = pd.DataFrame({"x": [1.5, 2.5]}, index=pd.Index(["a", "b"], name="key"))
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet").columns == ["key", "x"]

@@ -249,6 +249,17 @@ def test_ends_of_ranges_are_read_as_the_column_writes_them():
     assert kept("price", between("$90", 91.5)) == {"$90.50", "$91.50"}
 
 
+@pytest.mark.parametrize("places", [2, 16])
+def test_a_range_of_numbers_with_exponents_ends_where_it_is_told_to(places):
+    numbers = np.random.default_rng(0).lognormal(0, 3, 200)
+    cells = [f"{x:.{places}e}" for x in (*numbers, *-numbers)]
+    columns = Columns().fit(Table(pd.DataFrame({"x": cells}, dtype=object), kind="csv"))
+    low, high = -1.0049, 2.3451  # both would be rounded outwards to two places
+    blocks = Blocks(columns, "x", [between(low, high)])
+    ends = [float(columns._codecs["x"].form.write(end)[0]) for end in (blocks._lows, blocks._highs)]
+    assert ends == ([-1.0, 2.34] if places == 2 else [low, high])
+
+
 def test_bad_conditions_are_one_clear_sentence(untrained, monkeypatch):
     model = tabular_argn(width=8, sums=12).build(made())
     bad = [

@@ -17,7 +17,7 @@ from ancestral.data import Table, read
 from ancestral.errors import DataError, StreamError
 from ancestral.tokenizers import Columns, Tokenizer
 from ancestral.tokenizers.codecs import fit_codec
-from ancestral.tokenizers.formats import DateFormat, DecimalFormat, FloatFormat
+from ancestral.tokenizers.formats import DateFormat, DecimalFormat, FloatFormat, ScientificFormat
 
 few = settings(max_examples=50, deadline=None)
 odd = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -95,6 +95,10 @@ def test_the_law_of_formats(numbers, places, least):
         (DateFormat("%Y-%m-%d", "D"), numbers % 40_000),
         (DateFormat("%d/%m/%Y %H:%M", "s"), numbers % 10**9 // 60 * 60),
         (DateFormat("iso", "us"), numbers % 10**15),
+        (DateFormat("%Y-%m-%dT%H:%M:%S.%3fZ", "ms"), numbers % 10**13),
+        (ScientificFormat(3, "E"), small // 10**6),
+        (ScientificFormat(14), small),
+        (ScientificFormat(18), np.clip(numbers, -(2**61), 2**61)),
     ):
         back, good = form.parse(form.write(some).tolist())
         assert good.all() and (back == some).all()
@@ -294,6 +298,11 @@ AMOUNTS = np.random.default_rng(0).lognormal(6, 2, 400)
         ("date", [d.strftime("%B %d, %Y") for d in DAYS]),
         ("date", [f"{d.month}/{d.day}/{d.year}" for d in DAYS]),
         ("datetime", [f"{d.month}/{d.day}/{d.year} {d.hour}:{d.minute:02}" for d in DAYS]),
+        ("datetime", [d.isoformat(timespec="milliseconds") + "Z" for d in DAYS + pd.Timedelta(7, unit="ms")]),
+        ("datetime", [str(d.tz_localize("UTC")) for d in DAYS]),
+        ("float", [f"{x - 400:.3e}" for x in AMOUNTS]),
+        ("float", [f"{x:.18e}" for x in AMOUNTS]),
+        ("integer", [str(2**61 + 10**12 * i) for i in range(-200, 200)]),
         ("decimal", [f"${x:,.2f}" for x in AMOUNTS]),
         ("decimal", [f"{x:.2f}".replace(".", ",") for x in AMOUNTS]),
         ("decimal", [f"{x:,.1f}".translate(str.maketrans(",.", ".,")) for x in AMOUNTS]),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import re
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,17 @@ from ancestral.data.arrow import arrow_cells, arrow_series
 from ancestral.errors import DataError
 
 _ISO = re.compile(r"-?\d{4,}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?)?")
+
+_OBJECTS: dict[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
+    bool: ("object", repr, "True".__eq__),
+    int: ("int64", repr, int),
+    float: ("float64", repr, float),
+    Decimal: ("decimal", str, Decimal),
+    datetime.date: ("datetime64[s]", str, lambda cell: np.datetime64(cell, "D").item()),
+    datetime.time: ("time", str, datetime.time.fromisoformat),
+    uuid.UUID: ("str", str, uuid.UUID),
+}
+"""Python's types in columns of objects: the plain type that their cells are like, how they are written and read."""
 
 
 def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
@@ -53,11 +68,13 @@ def to_cells(series: Any, name: str, strings: bool = False) -> tuple[np.ndarray,
         row = next((i for i, value in enumerate(series) if getattr(value, "__hash__", None) is None), 0)
         what = type(series.iloc[row]).__name__
         raise DataError(f"column {name!r} holds a {what} in row {row}; turn it into columns of plain values") from error
-    if str(dtype) == "object" and {type(v) for v in uniques} == {float}:
-        return _float_cells(series.to_numpy(dtype=np.float64, na_value=np.nan)), {
-            "dtype": "object",
-            "object": "float",
-        }
+    types = {type(v) for v in uniques} if str(dtype) == "object" else set()
+    if types == {float}:
+        cells = _float_cells(series.to_numpy(dtype=np.float64, na_value=np.nan))
+        return cells, {"dtype": _OBJECTS[float][0], "object": "float"}
+    if types == {Decimal}:  # cell by cell, since 1.0 and 1.00 are equal
+        cells = _strings([None if code < 0 else str(v) for v, code in zip(series, codes)], lambda cell: cell)
+        return cells, {"dtype": _OBJECTS[Decimal][0], "object": "Decimal"}
     text, spec = _unique_cells(uniques, dtype, name, codes)
     return np.append(text, [None])[codes], spec
 
@@ -95,9 +112,9 @@ def _unique_cells(uniques: Any, dtype: Any, name: str, codes: np.ndarray) -> tup
     types = {type(v) for v in values}
     if types <= {str}:
         return _strings(values, str), spec
-    for plain in (bool, int):
+    for plain, (like, write, _) in _OBJECTS.items():
         if types == {plain}:
-            return _strings(values, repr), spec | {"object": plain.__name__}
+            return _strings(values, write), {"dtype": like, "object": plain.__name__}
     first = type(values[0])
     place = next((i for i, value in enumerate(values) if type(value) is not first), 0)
     row = int(np.flatnonzero(codes == place)[0])
@@ -159,15 +176,15 @@ def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
     codes, uniques = pd.factorize(cells, use_na_sentinel=True)
     values = _typed(list(uniques), spec)
     missing = codes < 0
+    if "object" in spec:
+        return pd.Series(np.append(_strings(values, lambda value: value), [None])[codes], dtype=object)
     if name.startswith(("datetime64", "timedelta64")):
         array = np.concatenate([values, np.array(["NaT"], dtype=values.dtype)])[codes]
         series = pd.Series(array)
         return series.dt.tz_localize("UTC").dt.tz_convert(spec["tz"]) if "tz" in spec else series
     if name in ("object", "str", "string") or name.startswith("string"):
         array = np.append(np.array([*values, None], dtype=object)[:-1], [None])[codes]
-        if "object" not in spec and name != "object":
-            return pd.Series(array, dtype=name)
-        return pd.Series(array, dtype=object)
+        return pd.Series(array, dtype=name if name != "object" else object)
     if not missing.any():
         return pd.Series(np.asarray(values)[codes] if len(values) else np.zeros(0), dtype=name)
     if name.startswith("float"):
@@ -211,13 +228,11 @@ def _nullable(name: str) -> str:
 def _typed(cells: list[str], spec: dict[str, Any]) -> Any:
     """Values of distinct cells."""
     name = spec["dtype"]
-    plain = spec.get("object")
-    if plain == "bool" or name in ("bool", "boolean"):
+    if "object" in spec:
+        read = next(read for plain, (_, _, read) in _OBJECTS.items() if plain.__name__ == spec["object"])
+        return [read(c) for c in cells]
+    if name in ("bool", "boolean"):
         return [c == "True" for c in cells]
-    if plain == "int":
-        return [int(c) for c in cells]
-    if plain == "float":
-        return [float(c) for c in cells]
     if name.startswith("datetime64"):
         return np.array([np.datetime64(c) for c in cells], dtype=name)
     if name.startswith("timedelta64"):

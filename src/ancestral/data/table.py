@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ancestral.data.arrow import from_arrow_kind, on_rows_of, to_arrow
+from ancestral.data.arrow import from_arrow_kind, on_rows_of, to_arrow, write_field
 from ancestral.data.base import Dataset, existing, positions, read_bytes
 from ancestral.data.cells import from_cells, to_cells
 from ancestral.errors import DataError
@@ -37,7 +37,7 @@ class Table(Dataset):
         schema: per column a JSON-able description of its type (see :func:`ancestral.data.cells.to_cells`).
         separator: between the cells of a csv.
         header: whether a csv's first row holds the names.
-        fields: of a polars frame or an Arrow table: the columns' Arrow fields, as text.
+        fields: of a polars frame, an Arrow table or a parquet file: the columns' Arrow fields, as text.
         numbered: whether the names are whole numbers in the source's frame; here they are words.
     """
 
@@ -239,7 +239,8 @@ class Table(Dataset):
             if path.is_dir():
                 raise DataError(f"{path} is a folder; a table is one csv or parquet file")
             if path.name.lower().endswith((".parquet", ".pq")):
-                table = cls(_parquet(path))
+                frame, fields = _parquet(path)
+                table = cls(frame, fields=fields)
             else:
                 table = _read_csv(path, separator, header, columns, skip, encoding)
         if len(table) == 0:
@@ -308,14 +309,30 @@ def _frame(source: Any, columns: Sequence[str] | None) -> Table:
     return Table(source, kind=kind, fields=fields)
 
 
-def _parquet(path: Path) -> Any:
+def _parquet(path: Path) -> tuple[pandas.DataFrame, dict[str, str]]:
+    """What pandas reads of the file, but in Arrow's types where pandas' own lose something, and its fields."""
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     data = read_bytes(path)
     try:
-        return pd.read_parquet(io.BytesIO(data))
+        frame = pd.read_parquet(io.BytesIO(data))
+        if any(name is not None for name in frame.index.names):  # a named index is a column of the file
+            frame = frame.reset_index()
+        schema, is_ = pq.read_schema(io.BytesIO(data)), pa.types
+        lossy = []
+        for field in (schema.field(name) for name in map(str, frame.columns) if name in schema.names):
+            kind = field.type
+            whole = is_.is_integer(kind) and frame[field.name].dtype.kind == "f"  # it has gaps
+            if whole or is_.is_date(kind) or is_.is_time(kind) or is_.is_decimal(kind) or is_.is_null(kind):
+                lossy.append(field.name)
+        if lossy:
+            exact = pq.read_table(io.BytesIO(data), columns=lossy)
+            frame[lossy] = exact.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)[lossy]
     except Exception as error:  # Arrow raises many kinds
         raise DataError(f"{path} is not a readable parquet file; write it again") from error
+    return frame, {field.name: write_field(field) for field in schema}
 
 
 def _read_csv(

@@ -244,7 +244,10 @@ def _end(form: Format, value: Any, name: str, schema: dict[str, Any], upper: boo
         if isinstance(form, FloatFormat):
             number = float(value)
             if math.isfinite(number):
-                return int(form.read([repr(number)])[0][0])
+                place = int(form.read([form.near(repr(number)) or ""])[0][0])
+                # The format may have rounded the end beyond itself.
+                beyond = float(form.write(np.array([place]))[0])
+                return place - (upper and beyond > number) + (not upper and beyond < number)
         else:
             assert isinstance(form, DecimalFormat)
             numbers, good = form.parse([value] if isinstance(value, str) else [""])

@@ -15,7 +15,10 @@ import numpy as np
 from ancestral.data.cells import datetime_cells, moments_of
 
 _NUMERAL = re.compile(r"([^0-9.+\-]{0,8}?)(-?)([0-9]+)(?:\.([0-9]+))?([^0-9.]{0,8})", re.DOTALL)
+_SCIENTIFIC = re.compile(r"(-?)([0-9])\.([0-9]+)[eE]([+-][0-9]{2,3})")
+_POWERS = 400  # beyond the exponents of floats
 _DIGITS = 17  # decimal digits that int64 holds with room to spare
+_LARGEST = 2**62  # so that differences of two numbers fit int64 too
 _MOST = 0.9  # share of the present cells that a format must write exactly to be chosen
 _DATE_FORMATS = (
     ("%Y-%m-%d", "D"),
@@ -36,6 +39,14 @@ _DATE_FORMATS = (
     ("%Y-%m-%d %H:%M:%S.%f", "us"),
     ("%Y-%m-%dT%H:%M:%S.%f", "us"),
     ("%Y-%m-%dT%H:%M:%S.%fZ", "us"),
+    ("%Y-%m-%d %H:%M:%S.%3f", "ms"),
+    ("%Y-%m-%dT%H:%M:%S.%3f", "ms"),
+    ("%Y-%m-%dT%H:%M:%S.%3fZ", "ms"),
+    ("%Y-%m-%d %H:%M:%S+00:00", "s"),
+    ("%Y-%m-%dT%H:%M:%S+00:00", "s"),
+    ("%Y-%m-%d %H:%M:%S.%f+00:00", "us"),
+    ("%Y-%m-%dT%H:%M:%S.%f+00:00", "us"),
+    ("%Y-%m-%dT%H:%M", "s"),
     ("%-m/%-d/%Y", "D"),
     ("%-d/%-m/%Y", "D"),
     ("%-d.%-m.%Y", "D"),
@@ -137,9 +148,10 @@ class DecimalFormat(Format):
             if match is None or match[1] != self.prefix or match[5] != self.suffix:
                 continue
             fraction = match[4] or ""
-            if len(fraction) <= self.places and len(match[3]) + self.places <= _DIGITS + 1:
-                numbers[i] = int(match[2] + match[3] + fraction.ljust(self.places, "0"))
-                good[i] = True
+            if len(fraction) <= self.places and len(match[3]) + self.places <= _DIGITS + 2:
+                number = int(match[2] + match[3] + fraction.ljust(self.places, "0"))
+                if abs(number) < _LARGEST:
+                    numbers[i], good[i] = number, True
         return numbers, good
 
     def write(self, numbers: np.ndarray) -> np.ndarray:
@@ -161,7 +173,7 @@ class DecimalFormat(Format):
     def near(self, cell: str) -> str | None:
         try:
             scaled = Decimal(cell.strip()).scaleb(self.places)
-            if scaled != scaled.to_integral_value() or abs(scaled) >= 10 ** (_DIGITS + 1):
+            if scaled != scaled.to_integral_value() or abs(scaled) >= _LARGEST:
                 return None
         except (InvalidOperation, OverflowError):
             return None
@@ -217,12 +229,71 @@ class FloatFormat(Format):
         return {}
 
 
+class ScientificFormat(FloatFormat):
+    """Numbers with one digit before the point, a fixed number behind it, and an exponent: ``1.250e-03``.
+
+    The integer counts such numbers from zero outwards, or, where they have more digits than it holds, is that of
+    :class:`FloatFormat`.
+
+    Args:
+        places: digits behind the point.
+        mark: ``e`` or ``E``.
+    """
+
+    def __init__(self, places: int, mark: str = "e") -> None:
+        self.places, self.mark = places, mark
+        self._share = 9 * 10**places  # numbers of one exponent
+        self._counted = places <= 14
+
+    def read(self, cells: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        parts = [_SCIENTIFIC.fullmatch(cell) for cell in cells]
+        good = np.array([p is not None and len(p[3]) == self.places for p in parts], dtype=bool)
+        if not self._counted:
+            numbers, finite = super().read(cells)
+            return numbers, finite & good
+        numbers = np.zeros(len(cells), dtype=np.int64)
+        for i in np.flatnonzero(good):
+            sign, first, rest, power = parts[i].groups()  # type: ignore[union-attr]
+            above = int(first + rest) - 10**self.places  # within its exponent; negative for zero only
+            if not -_POWERS <= int(power) < _POWERS or above < 0:
+                continue
+            count = (int(power) + _POWERS) * self._share + above + 1
+            numbers[i] = -count if sign == "-" else count
+        return numbers, good
+
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        if not self._counted:
+            cells = [format(float(cell), f".{self.places}e") for cell in super().write(numbers)]
+        else:
+            cells = []
+            for number in np.asarray(numbers, dtype=np.int64).tolist():
+                power, above = divmod(abs(number) - 1, self._share) if number else (_POWERS, -(10**self.places))
+                digits = str(above + 10**self.places).rjust(self.places + 1, "0")
+                sign, power = "-" if number < 0 else "", power - _POWERS
+                cells.append(f"{sign}{digits[0]}.{digits[1:]}e{'-' if power < 0 else '+'}{abs(power):02d}")
+        out = np.empty(len(cells), dtype=object)
+        out[:] = [cell.replace("e", self.mark) for cell in cells]
+        return out
+
+    def near(self, cell: str) -> str | None:
+        try:
+            return format(float(cell), f".{self.places}e").replace("e", self.mark)
+        except ValueError:
+            return None
+
+    def radices(self) -> Iterator[int]:
+        return itertools.repeat(100) if self._counted else super().radices()
+
+    def state(self) -> dict[str, Any]:
+        return {"places": self.places, "mark": self.mark}
+
+
 class DateFormat(Format):
     """Dates and times.
 
     Args:
-        pattern: that of ``strftime``, or ``"iso"`` for ISO 8601 as short as each moment allows (typed
-            columns).
+        pattern: that of ``strftime`` (``%-d`` without a zero in front, ``%3f`` thousandths), or ``"iso"`` for
+            ISO 8601 as short as each moment allows (typed columns).
         unit: of the integer since 1970: ``D``, ``s``, ``ms``, ``us`` or ``ns``.
     """
 
@@ -237,8 +308,8 @@ class DateFormat(Format):
             return fine.astype(f"M8[{self.unit}]").view(np.int64), good
         import pandas as pd
 
-        # Reading takes digits without zeros in front as they come; a "-" asks for them when writing.
-        plain = self.pattern.replace("%-", "%")
+        # Reading takes digits without zeros in front as they come, and fractions of any length.
+        plain = self.pattern.replace("%-", "%").replace("%3f", "%f")
         parsed = pd.to_datetime(pd.Series(list(cells), dtype=object), format=plain, errors="coerce")
         good = parsed.notna().to_numpy()
         moments = parsed.to_numpy().astype(f"M8[{self.unit}]")
@@ -250,17 +321,21 @@ class DateFormat(Format):
             return datetime_cells(moments)
         import pandas as pd
 
-        unit = "us" if self.unit == "us" else "s"
+        unit = self.unit if self.unit in ("ms", "us") else "s"
         series = pd.Series(moments.astype(f"M8[{unit}]"))
-        if "%-" not in self.pattern:
+        if "%-" not in self.pattern and "%3f" not in self.pattern:
             return series.dt.strftime(self.pattern).to_numpy(dtype=object)
-        # Not every system's strftime knows "%-d": drop the zeros of the padded parts instead.
-        parts = re.split(r"(%-?[A-Za-z])", self.pattern)
+        # Not every system's strftime knows "%-d", and none "%3f": cut the zeros off the padded parts instead.
+        parts = re.split(r"(%-?[A-Za-z]|%3f)", self.pattern)
         out = np.full(len(series), "", dtype=object)
         for part in filter(None, parts):
-            bare = part.startswith("%-")
-            words = series.dt.strftime("%" + part[2:]).str.lstrip("0") if bare else series.dt.strftime(part)
-            words = words.where(words != "", "0") if bare else words
+            if part == "%3f":
+                words = series.dt.strftime("%f").str[:3]
+            elif part.startswith("%-"):
+                words = series.dt.strftime("%" + part[2:]).str.lstrip("0")
+                words = words.where(words != "", "0")
+            else:
+                words = series.dt.strftime(part)
             out = out + words.to_numpy(dtype=object)
         return out
 
@@ -283,7 +358,8 @@ class DateFormat(Format):
 def from_state(state: dict[str, Any]) -> Format:
     """The format that ``{"kind": ..., **state()}`` described."""
     options = {k: v for k, v in state.items() if k != "kind"}
-    kinds: dict[str, Any] = {"decimal": DecimalFormat, "float": FloatFormat, "datetime": DateFormat}
+    floats = ScientificFormat if options else FloatFormat
+    kinds: dict[str, Any] = {"decimal": DecimalFormat, "float": floats, "datetime": DateFormat}
     return kinds[state["kind"]](**options)
 
 
@@ -311,6 +387,10 @@ def infer(cells: list[str], counts: np.ndarray, spec: str) -> Format | None:
         return best
     sample = cells[:: max(1, len(cells) // 50)]
     others: list[Format] = [FloatFormat()]
+    spelled = [m for m in map(_SCIENTIFIC.fullmatch, sample) if m is not None]
+    if 2 * len(spelled) > len(sample):
+        places = Counter(len(m[3]) for m in spelled).most_common(1)[0][0]
+        others += [ScientificFormat(places, mark) for mark in "eE"]
     if spec == "time":
         others += [DateFormat("%H:%M:%S", "s"), DateFormat("%H:%M:%S.%f", "us")]
     if spec == "csv":
