@@ -69,3 +69,29 @@ def test_neighbouring_features_are_turned(instructions: str, heads: int) -> None
             cache = network.start(2, order)
             found = [network.step(cache)] + [network.step(cache, values[:, i : i + 1]) for i in range(8)]
     assert float((torch.cat(found, 1) - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("instructions", ["amx", "avx512", "avx2", "base"])
+def test_sites_of_one_set_see_each_other(instructions: str) -> None:
+    """Several rows of one item in a pass: all keep their keys and values before any is read."""
+    torch.manual_seed(0)
+    space, order = Space((3, 7), 11), Order.frames(3, 7)
+    network = CausalTransformer(96, 2, heads=3).build(space).eval()
+    values = torch.randint(11, (5, 21))
+    before = torch.get_num_threads()
+    with torch.no_grad():
+        with native.without():
+            expected = network(values, order)
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                with native.restricted(instructions) as there:
+                    if not there:
+                        pytest.skip(f"no {instructions} here")
+                    cache = network.start(5, order)
+                    found = [network.step(cache)] + [network.step(cache, values[:, i : i + 7]) for i in (0, 7)]
+                    assert isinstance(cache.state, Kept) and cache.state.layers is not None
+                error = 2e-4 if instructions == "amx" else 1e-5  # 35 rows, by parts of 16 bits
+                assert float((torch.cat(found, 1) - expected).abs().max()) <= error * float(expected.abs().max())
+        finally:
+            torch.set_num_threads(before)
