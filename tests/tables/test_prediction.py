@@ -11,7 +11,8 @@ from tables_toys import TINY, fitted, fitted_in_one_order, made
 import ancestral
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.order import Order
-from ancestral.tables import prediction, quantiles
+from ancestral.tables import anomalies, prediction, quantiles
+from ancestral.tables.rows import whole
 
 
 def joint(model, frame, column, values, order=None):
@@ -147,6 +148,18 @@ def test_predictions_are_of_the_kind_of_the_data():
     chances = model.predict_proba(table, "size")
     assert isinstance(chances, pa.Table) and chances.column_names == [str(v) for v in range(10)]
     assert isinstance(quantiles(model, table, "size", [0.1, 0.9]), pa.Table)
+
+
+def test_a_csv_is_judged_by_a_model_of_a_frame(tmp_path):
+    model, few = fitted(), made().iloc[:5].reset_index(drop=True)
+    few.to_csv(tmp_path / "rows.csv", index=False)
+    few.drop(columns="size").to_csv(tmp_path / "fewer.csv", index=False)
+    for column in ("size", "label"):
+        assert model.predict(tmp_path / "rows.csv", column).tolist() == model.predict(few, column).tolist()
+    assert model.predict(tmp_path / "fewer.csv", "size").tolist() == model.predict(few, "size").tolist()
+    odd = anomalies(model, tmp_path / "rows.csv", 2)
+    assert odd.drop(columns="cell").equals(anomalies(model, few, 2).drop(columns="cell"))
+    assert whole(model, tmp_path / "fewer.csv").cells("size").tolist() == [""] * 5
 
 
 def test_predictions_of_polars_frames_are_polars():

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.data.table import Table
+from ancestral.data.cells import from_cells
+from ancestral.data.table import CSV, Table
 from ancestral.decoding.complete import method_for
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.heads.base import Finite
@@ -95,11 +96,15 @@ def with_column(tokenizer: Columns, dataset: Table, column: str) -> Table:
     """The table with some valid cells in place of the column, in the training table's type."""
     blank = torch.zeros(1, tokenizer.space.n, dtype=torch.int64)
     cell = tokenizer.decode(blank).cells(column)
-    filler = np.repeat(cell, len(dataset))
     frame = dataset.frame.copy(deep=False)
-    schema = tokenizer.schema[column]
-    frame[column] = Table.from_cells({column: filler}, {column: schema}, tokenizer.form["kind"]).frame[column]
+    frame[column] = column_of(tokenizer, dataset, column, np.repeat(cell, len(dataset)))
     return dataset.with_frame(frame)
+
+
+def column_of(tokenizer: Columns, dataset: Table, column: str, cells: np.ndarray) -> pandas.Series:
+    """A column of these cells, object ``[n]``, for a table that may lack it: in the training table's type, or as a
+    csv's strings."""
+    return from_cells(cells, CSV if dataset.kind == "csv" else tokenizer.schema[column])
 
 
 def table_of(model: Model, data: Any) -> Table:

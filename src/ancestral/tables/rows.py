@@ -12,6 +12,7 @@ from ancestral.order import Order
 from ancestral.tables.conditionals import (
     CELLS,
     bayes,
+    column_of,
     columns_of,
     enumerate_values,
     groups,
@@ -61,9 +62,7 @@ def whole(model: Model, data: Any) -> Table:
     frame = table.frame.copy(deep=False)
     for name in tokenizer.columns:
         if name not in frame:
-            spec = {name: tokenizer.schema[name]}
-            blank = np.full(len(table), None, dtype=object)
-            frame[name] = Table.from_cells({name: blank}, spec, tokenizer.form["kind"]).frame[name]
+            frame[name] = column_of(tokenizer, table, name, np.full(len(table), None, dtype=object))
     return table.with_frame(frame)
 
 
