@@ -284,9 +284,9 @@ def write(bench: Bench, rows: dict[str, dict[str, Any]], failed: dict[str, str])
     best = {r: max(d["class_accuracy"] for d in row["draws"].values()) for r, row in rows.items()}
     reached = sorted((r for r, a in best.items() if a >= GOAL), key=lambda r: -best[r])
     goal = given.data == "mnist"
-    # The clearest five where classes can be judged by eye, each at its clearest scale; else those least far from real.
+    # The clearest five, each at its clearest scale.
     ranked = [
-        ((-draw["class_accuracy"], draw["frechet"]) if goal else (draw["frechet"],), name, scale)
+        ((-draw["class_accuracy"], draw["frechet"]), name, scale)
         for name, row in rows.items()
         for scale, draw in row["draws"].items()
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from sitegen.measured import cell, markdown_table, said
@@ -43,9 +44,32 @@ def budget(result: Mapping[str, Any], picture: str = "") -> str:
         f"{real['precision']:.3g}, recall {real['recall']:.3g}. The judge of class accuracy is right on "
         f"{real['judge_accuracy_on_test']:.1%} of the test images. Features: {extra.get('feature_network', '')}; "
         f"reference: {extra.get('reference', '')}.",
+        *(
+            f"`{row['recipe']}` drew {row['samples']:,} images only; as many real ones have a Fréchet distance of "
+            f"{row['floor_of_as_many_real_images']['frechet']:.3g}."
+            for row in order
+            if "floor_of_as_many_real_images" in row
+        ),
+        _tokenizers(order),
         *(f"`{name}` has no row: {why}." for name, why in extra.get("failed", {}).items()),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _tokenizers(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A warning where most of the distances are the tokenizers' doing."""
+    coded = [row for row in rows if row.get("rfid")]
+    if not coded:
+        return ""
+    lost = [row["rfid"] for row in coded]
+    if median(lost) < 0.5 * median(min(d["frechet"] for d in row["draws"].values()) for row in coded):
+        return ""
+    return (
+        "Most of the Fréchet distances is the tokenizers' doing: real images that went through them are "
+        f"{min(lost):.3g} to {max(lost):.3g} away (rFID), for so short a training leaves them blurred. Distances order "
+        "systems on codes little, and say nothing beside those of systems on pixels, whose images are sharp, and may "
+        "still be noise; class accuracy, by another network, tells more."
+    )
 
 
 def usage(result: Mapping[str, Any]) -> str:

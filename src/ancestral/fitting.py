@@ -83,9 +83,8 @@ def learn(
     try:
         model.build(seed=seed)
     except ValueError as error:
-        if tokenizer is None:
-            raise
-        raise DataError(f"this model does not suit the given tokenizer: {error}") from error
+        what = "the data or its arguments" if tokenizer is None else "the given tokenizer"
+        raise DataError(f"this model does not suit {what}: {error}") from error
     source, held_source = sources(model.tokenizer, dataset, held, share or 0.0, seed)
     prepare(model.generator, source, held_source)
     if before is not None:

@@ -43,6 +43,10 @@ def test_unknown_names(place, tmp_path, capsys):
     assert "'widht'" in said and "'width'" in said and "batch_size" in said
     assert "whole number" in sentence(capsys, "fit", data, *SMALL[:2], "--set", "width=wide")
     assert "name=value" in sentence(capsys, "fit", data, "--set", "width")
+    images = [place / "pictures", "--out", tmp_path / "m", "--steps", "1", "--quiet"]
+    assert "shared by 3 heads" in sentence(capsys, "fit", *images, "--recipe", "aim", "--set", "heads=3")
+    assert "must not be negative" in sentence(capsys, "fit", *images, "--recipe", "aim", "--set", "width=-3")
+    assert "size=0 is no size" in sentence(capsys, "fit", *images, "--set", "size=0")
     assert "twice" in sentence(capsys, "fit", data, "--set", "width=8", "--set", "width=16")
     assert "did you mean sample" in sentence(capsys, "smaple", place / "people.ancestral")
     assert "did you mean gpt" in sentence(capsys, "recipes", "gptt")

@@ -12,7 +12,7 @@ import pytest
 from ancestral.recipes.registry import catalogue
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-IMAGES = [r.id for r in catalogue().values() if r.modality == "image"]
+IMAGES = [r.id for r in catalogue().values() if r.modality in ("image", "any")]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def test_every_image_recipe_can_be_built_at_the_common_size(name: str, bench) ->
     record = catalogue()[name]
     sizes = bench.sizes(record, given)
     model = record(**sizes)
+    assert bench.takes_images(record) and model.tokenizer.modality == "images"
     assert model.config["width"] <= 96 if isinstance(model.config.get("width"), int) else True
     if "patch" in record.config() and "multipliers" in record.config():
         assert model.tokenizer.backbone.factor == 2 * given.patch

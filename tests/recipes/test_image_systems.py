@@ -128,7 +128,7 @@ def test_known_pixels_stay_where_sets_are_drawn_jointly(name: str) -> None:
     assert (done[:, known] == np.repeat(images, 2, 0)[:, known]).all()
 
 
-@pytest.mark.parametrize("name", ["lantern", "neighboring-ar", "pixelcnn", "pixelcnn-any"])
+@pytest.mark.parametrize("name", ["lantern", "neighboring-ar", "pixelcnn", "pixelcnn-any", "sigma-gpt"])
 def test_what_takes_no_colours_says_so(name: str) -> None:
     record = catalogue()[name]
     with pytest.raises(DataError, match="read images with channels=1"):

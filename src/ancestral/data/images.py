@@ -181,6 +181,8 @@ class Images(Dataset):
             return images
         if levels is not None and not 2 <= levels <= 256:
             raise DataError(f"levels={levels} does not fit 8-bit images; choose 2 to 256")
+        if size is not None and min(np.atleast_1d(size)) < 1:
+            raise DataError(f"size={size} is no size of an image; give its side in pixels, or height and width")
         pictures = {"levels": levels, "size": size, "channels": channels}
         if isinstance(source, (str, Path)):
             path = existing(source)

@@ -124,7 +124,8 @@ class Factor(Network):
         if space.classes and math.prod(self.sizes) != space.classes:
             words = " x ".join(map(str, self.sizes))
             raise ValueError(
-                f"factors of {words} values make {math.prod(self.sizes)} labels, the data have {space.classes}"
+                f"factors of {words} values make {math.prod(self.sizes)} labels, the data have {space.classes}; give "
+                "factors= whose product is that"
             )
         told = 0 if self.which is None or not space.classes else self.sizes[self.which]
         self.network.build(space.replace(classes=told))

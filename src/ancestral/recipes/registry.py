@@ -118,6 +118,12 @@ class Recipe:
                 f"recipe {self.id} has no argument {unknown[0]!r}; it takes {', '.join(signature.parameters)}"
             )
         defaults = {name: p.default for name, p in signature.parameters.items()}
+        for name, value in changes.items():
+            # Counts: what is positive by default is never negative.
+            if type(value) is int and value < 0 and isinstance(defaults[name], int) and defaults[name] > 0:
+                raise DataError(
+                    f"{name}={value} of recipe {self.id} must not be negative; its default is {defaults[name]}"
+                )
         return {**defaults, **changes}
 
     def __call__(self, **changes: Any) -> Model:

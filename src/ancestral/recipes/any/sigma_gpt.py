@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ancestral.decoding.burst import Burst
-from ancestral.heads.fitting import fitting
+from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import CausalTransformer
 from ancestral.order import Order, RandomOrders
@@ -73,7 +73,7 @@ def sigma_gpt(
         by_modality(data, length),
         Curriculum(curriculum),
         CausalTransformer(width, depth, heads, dropout, targets=True, blind=True),
-        fitting("categorical"),
+        Categorical(),
         decoder=Burst(),
         training=dict(lr=2e-3, batch_size=128),
     )
