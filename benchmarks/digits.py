@@ -37,9 +37,9 @@ GOAL, CODE = 0.35, 0.01
 HELD = 200
 SETTINGS: dict[str, Any] = dict(width=40, depth=5, dropout=0.15, members=4, augment=0.85, ink=True)
 ALONE, STARTED = "from the digits alone", "started from MNIST"
-BEFORE: dict[str, Any] = dict(width=40, depth=5, dropout=0.0, members=1, augment=0.0, ink=True, steps=4000)
+BEFORE: dict[str, Any] = dict(width=56, depth=6, dropout=0.0, members=3, augment=0.0, ink=True, steps=4000)
 """Arguments and training of the model of MNIST's digits."""
-AFTER: dict[str, Any] = dict(dropout=0.15, augment=0.5, lr=1e-3, steps=400)
+AFTER: dict[str, Any] = dict(dropout=0.15, augment=0.5, lr=3e-3, steps=400)
 """What changes when it goes on with these."""
 WARPED = dict(augment=0.85, ink=True)
 PEERS: dict[str, dict[str, Any]] = {
