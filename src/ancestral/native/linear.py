@@ -43,7 +43,7 @@ def unpack_q4(weight: Tensor, columns: int) -> Tensor:
 def dequantise(weight: Tensor, scale: Tensor, group: int, columns: int, least: Tensor | None = None) -> Tensor:
     """float32 ``[R, columns]`` from packed weights: int8 as of :func:`pack_q8`, uint8 as of :func:`pack_q4`.
 
-    Arguments as for :func:`linear_q8`.
+    Arguments as for :func:`linear_quantised`.
     """
     four = weight.dtype == torch.uint8
     values = (unpack_q4(weight, columns) if four else weight[:, :columns]).float()
@@ -136,7 +136,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return linear_f32(x, weight, bias) if few(x) else F.linear(x, weight, bias)
 
 
-def linear_q8(
+def linear_quantised(
     x: Tensor,
     weight: Tensor,
     scale: Tensor,
@@ -144,11 +144,12 @@ def linear_q8(
     bias: Tensor | None = None,
     least: Tensor | None = None,
 ) -> Tensor:
-    """``x @ (weight * scale).T + bias`` with int8 weights.
+    """``x @ (weight * scale).T + bias`` with weights of 8 or 4 bits.
 
     Args:
         x: float32 ``[..., C]``.
-        weight: int8 ``[R, ceil(C / 32) * 32]``, see :func:`pack_q8`.
+        weight: int8 ``[R, ceil(C / 32) * 32]``, see :func:`pack_q8`, or uint8 ``[R, ceil(C / 32) * 16]``, see
+            :func:`pack_q4`.
         scale: float32 or float16 ``[R, ceil(C / group)]``.
         group: columns that share a scale, a multiple of 32; one group may be wider than the matrix.
         bias: float32 ``[R]``.
@@ -165,15 +166,3 @@ def linear_q8(
     if not usable(x):
         return F.linear(x, dequantise(weight, scale, group, x.shape[-1], least), bias)
     return _apply(x, m)
-
-
-def linear_q4(
-    x: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    group: int,
-    bias: Tensor | None = None,
-    least: Tensor | None = None,
-) -> Tensor:
-    """As :func:`linear_q8` with int4 weights, uint8 ``[R, ceil(C / 32) * 16]``, see :func:`pack_q4`."""
-    return linear_q8(x, weight, scale, group, bias, least)

@@ -103,6 +103,10 @@ def spans(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
     return whole.unflatten(-1, (-1, group)).aminmax(dim=-1)
 
 
+ROUNDS = 3
+"""Fits by least squares."""
+
+
 def round_between(x: Tensor, bits: int, group: int, search: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Codes, scales and least values with ``x`` about ``least + (codes + 2^(bits - 1)) * scales``.
 
@@ -142,10 +146,6 @@ def round_between(x: Tensor, bits: int, group: int, search: bool = False) -> tup
         scales, least = torch.where(better, tried, scales), torch.where(better, floor, least)
         codes = torch.where(better[..., None], again, codes)
     return (codes - half).flatten(-2)[..., : x.shape[-1]].to(torch.int8), scales, least
-
-
-ROUNDS = 3
-"""Fits by least squares."""
 
 
 def _between(groups: Tensor, counts: Tensor, scales: Tensor, least: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ class Quantised(nn.Module):
         """``x @ weight.T + bias`` of float32 ``[..., I]``: float32 ``[..., O]``."""
         if native.few(x) and self.bits >= 4 and (self.group % BLOCK == 0 or self.scales.shape[1] == 1):
             wide = -(-self.group // BLOCK) * BLOCK
-            return native.linear_q8(x, self.codes, self.scales, wide, bias, self.least)
+            return native.linear_quantised(x, self.codes, self.scales, wide, bias, self.least)
         return F.linear(x, self.weight, bias)
 
     def plan(self) -> dict[str, Any]:

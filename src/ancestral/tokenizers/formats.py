@@ -285,7 +285,7 @@ class ScientificFormat(FloatFormat):
         return itertools.repeat(100) if self._counted else super().radices()
 
     def state(self) -> dict[str, Any]:
-        return {"places": self.places, "mark": self.mark}
+        return {"kind": "scientific", "places": self.places, "mark": self.mark}
 
 
 class DateFormat(Format):
@@ -358,8 +358,12 @@ class DateFormat(Format):
 def from_state(state: dict[str, Any]) -> Format:
     """The format that ``{"kind": ..., **state()}`` described."""
     options = {k: v for k, v in state.items() if k != "kind"}
-    floats = ScientificFormat if options else FloatFormat
-    kinds: dict[str, Any] = {"decimal": DecimalFormat, "float": floats, "datetime": DateFormat}
+    kinds: dict[str, Any] = {
+        "decimal": DecimalFormat,
+        "float": FloatFormat,
+        "scientific": ScientificFormat,
+        "datetime": DateFormat,
+    }
     return kinds[state["kind"]](**options)
 
 
