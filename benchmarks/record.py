@@ -32,6 +32,7 @@ def record(
     command: str | None = None,
     extra: Mapping[str, Any] | None = None,
     packages: Sequence[str] = (),
+    recipes: Mapping[str, str] | None = None,
     folder: Path = RESULTS,
 ) -> Path:
     """Write one result file, whole or not at all.
@@ -46,6 +47,7 @@ def record(
         command: that repeats it; by default the running script with its arguments.
         extra: anything else worth keeping.
         packages: further packages whose versions matter.
+        recipes: fingerprints of the recipes as they were when measured, by id; by default today's.
         folder: where the file goes.
 
     Returns:
@@ -66,7 +68,7 @@ def record(
         "scale": scale,
         "command": shlex.join(map(portable, shlex.split(command))) if command else _command(),
         "extra": dict(extra or {}),
-        "recipes": fingerprints(name),
+        "recipes": fingerprints(name) if recipes is None else dict(recipes),
         "machine": machine(),
         "versions": versions(packages),
         "revision": _revision(),

@@ -154,6 +154,7 @@ def main() -> None:
                 scale=scale,
                 verdict="reproduced" if met else "not reproduced",
                 published=claim.published,
+                recipes={side: rows[side]["fingerprint"] for side in (name, claim.rival)},
                 extra={
                     **{k: table["extra"][k] for k in ("feature_network", "reference")},
                     "note": "one training run of each at a small fraction of the published sizes and budgets; the "

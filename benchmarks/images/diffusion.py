@@ -85,7 +85,8 @@ def main() -> None:
     note = "one training run of each at a small fraction of the published sizes and budgets; the margin is that of the "
     note += "draws, and does not hold the spread between training runs"
 
-    llamagen, rival = best(table["ours"]["rows"]["llamagen"]), runs["diffusion"]
+    rows = table["ours"]["rows"]
+    llamagen, rival = best(rows["llamagen"]), runs["diffusion"]
     found = less(llamagen, rival)
     path = record(
         "llamagen",
@@ -95,11 +96,12 @@ def main() -> None:
         verdict="reproduced" if found["frechet_below_the_other_by"] > found["margin"] else "not reproduced",
         published="better samples than latent diffusion models (ImageNet, 256 x 256: 2.18 after 3.60 of LDM-4 and 2.27 "
         "of DiT-XL/2)",
+        recipes={"llamagen": rows["llamagen"]["fingerprint"]},
         extra=told | {"note": note},
     )
     print(path, found)
 
-    xar, larger = best(table["ours"]["rows"]["xar"]), runs["larger-diffusion"]
+    xar, larger = best(rows["xar"]), runs["larger-diffusion"]
     found = less(xar, larger)
     time = {"xar": seconds(bench, "xar", None)}
     time["larger_diffusion"] = seconds(bench, "xar-larger-diffusion", EVALUATIONS // 2)
@@ -114,6 +116,7 @@ def main() -> None:
         verdict="reproduced" if met else "not reproduced",
         published=f"better samples than DiT-XL and SiT-XL of four times the size, {FASTER:g} times faster (ImageNet, "
         "256 x 256)",
+        recipes={"xar": rows["xar"]["fingerprint"]},
         extra=told | {"note": note},
     )
     print(path, found, faster)
