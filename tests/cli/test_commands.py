@@ -123,6 +123,23 @@ def test_completion_keeps_what_is_known(place, tmp_path, capsys):
     np.save(tmp_path / "mask.npy", mask)
     answer(capsys, "complete", model, data, "--known", tmp_path / "mask.npy", "--out", tmp_path / "rows.npz")
     assert np.array_equal(pixels(tmp_path / "rows.npz")[:, ::2], before[:, ::2])
+    for white in (1, 255):
+        Image.fromarray(mask.astype(np.uint8) * white).save(tmp_path / "mask.png")
+        answer(capsys, "complete", model, data, "--known", tmp_path / "mask.png", "--out", tmp_path / "png.npz")
+        assert np.array_equal(pixels(tmp_path / "png.npz"), pixels(tmp_path / "rows.npz"))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    code, _, said = run(capsys, "complete", model, data, "--known", tmp_path / "black.png", "--out", tmp_path / "b.npz")
+    assert code == 0 and "nothing is known" in said
+
+
+def test_names_that_the_recipe_and_the_reader_share_are_the_recipes(place, tmp_path, capsys):
+    """An autoencoder's channels are not those of the images."""
+    tiny = {"width": 16, "depth": 1, "heads": 2, "codes": 4, "channels": 8, "multipliers": "[1]", "perceptual": 0}
+    options = [part for name, value in tiny.items() for part in ("--set", f"{name}={value}")]
+    options += ["--recipe", "llamagen", "--steps", "1", "--set", "reader.channels=1"]
+    answer(capsys, "fit", place / "pictures", *options, "--out", tmp_path / "m")
+    made = ancestral.load(tmp_path / "m")
+    assert made.config["channels"] == 8 and made.tokenizer.shape[2] == 1
 
 
 def test_completion_of_a_table_and_of_text(place, tmp_path, capsys):

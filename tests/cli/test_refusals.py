@@ -9,6 +9,7 @@ import pytest
 from cli_models import SMALL, run, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ancestral import cli
 from ancestral.commands import console
@@ -43,6 +44,8 @@ def test_unknown_names(place, tmp_path, capsys):
     assert "'widht'" in said and "'width'" in said and "batch_size" in said
     assert "whole number" in sentence(capsys, "fit", data, *SMALL[:2], "--set", "width=wide")
     assert "name=value" in sentence(capsys, "fit", data, "--set", "width")
+    twice = ["--set", "size=8", "--set", "reader.size=8"]
+    assert "twice" in sentence(capsys, "fit", place / "pictures", *SMALL[:2], *twice)
     images = [place / "pictures", "--out", tmp_path / "m", "--steps", "1", "--quiet"]
     assert "shared by 3 heads" in sentence(capsys, "fit", *images, "--recipe", "aim", "--set", "heads=3")
     assert "must not be negative" in sentence(capsys, "fit", *images, "--recipe", "aim", "--set", "width=-3")
@@ -137,6 +140,12 @@ def test_options_that_do_not_suit(place, tmp_path, capsys):
     np.save(tmp_path / "odd.npy", np.zeros((3, 3)))
     said = sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "odd.npy")
     assert "(3, 3)" in said
+    for name, grey in {"wide": np.full((8, 9), 255), "white": np.full((8, 8), 255)}.items():
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    said = sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "wide.png")
+    assert "8 x 9" in said and "8 x 8" in said and "wide.png" in said
+    said = sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "white.png")
+    assert "all is known" in said
     assert "more than zero" in sentence(capsys, "quickstart", "--minutes", "0", "--out", tmp_path / "q")
 
 

@@ -46,7 +46,7 @@ def compare(
         guidance: classifier-free guidance scale, for images with classes.
         tokenizer: a saved tokenizer, or a saved model, whose tokenizer all recipes use.
         set_: an argument of recipes (width=64; those that have it take it), of training (lr=1e-3) or of the reader
-            (size=32).
+            (size=32; reader.channels=1 where a recipe has channels, too).
         seed: of the split, the training and the draws.
         quiet: no progress bars.
         json: print the table as JSON; the page is written all the same.
@@ -70,15 +70,13 @@ def compare(
     kind = sniff(data) if modality == "auto" else modality
     groups = {f"of recipe {find(name).id}": find(name).config() for name in chosen}
     groups["of training"] = {f.name: None if f.default is MISSING else f.default for f in fields(TrainConfig)}
-    groups[f"of reading {kind}"] = console.reader_options(kind)
-    options = console.choose(set_, groups)
+    options, reading = console.choose_apart(set_, groups, kind)
     console.reserve(out, folder=False)
-    reading = {n: v for n, v in options.items() if n in groups[f"of reading {kind}"]}
     told = Console(stderr=True)
     found = run(
         data, chosen, minutes, test=test, modality=kind, samples=samples, features=features, tokenizer=tokenizer,
         feature_minutes=feature_minutes, guidance=guidance, seed=seed, reading=reading,
-        settings={n: v for n, v in options.items() if n not in reading}, quiet=quiet or json, name=data.name,
+        settings=options, quiet=quiet or json, name=data.name,
         say=lambda what: None if quiet or json else told.print(what, style="dim"),
     )  # fmt: skip
     card = [("data", str(data)), ("budget", f"{minutes:g} minutes of training per recipe"), ("draws", f"{samples:,}")]

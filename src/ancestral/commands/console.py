@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,34 @@ def reader_options(modality: str) -> dict[str, Any]:
     return {n: p.default for n, p in inspect.signature(reader).parameters.items() if n != "source"}
 
 
+def choose_apart(
+    pairs: Sequence[str], groups: dict[str, dict[str, Any]], modality: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Typed settings as :func:`choose`, and apart from them those of the reader.
+
+    A name that both know, as ``channels`` of an autoencoder and of images, is that of ``groups``; ``reader.channels``
+    is the reader's.
+
+    Args:
+        pairs: ``name=value`` each.
+        groups: of the recipes and of training.
+        modality: of the data.
+    """
+    reader, prefix = reader_options(modality), "reader."
+    marked = [pair.strip().removeprefix(prefix) for pair in pairs if pair.strip().startswith(prefix)]
+    plain = [pair for pair in pairs if not pair.strip().startswith(prefix)]
+    reading = choose(marked, {f"of reading {modality}": reader})
+    taken = {name for names in groups.values() for name in names}
+    free = {name: default for name, default in reader.items() if name not in taken}
+    options = choose(plain, {**groups, f"of reading {modality}": free})
+    for name in free:
+        if name in options and name in reading:
+            raise DataError(f"--set gives {name!r} twice; give it once")
+    return {n: v for n, v in options.items() if n not in free}, reading | {
+        n: v for n, v in options.items() if n in free
+    }
+
+
 def load(path: Path, recipe: Path | None = None) -> Model:
     """A saved model of the kind that the commands know; ``recipe`` is the file of its recipe, if that has moved.
 
@@ -207,14 +236,28 @@ def known_mask(model: Model, text: str) -> Any:
         raise DataError(
             f"--known {text!r} is no mask; give top, bottom, left, right, coarse, column names, or a .npy or image file"
         )
+    size = tuple(getattr(model.tokenizer, "shape", ())[:2])
     if path.suffix.lower() == ".npy":
         try:
-            return np.asarray(np.load(path, allow_pickle=False)).astype(bool)
+            mask = np.asarray(np.load(path, allow_pickle=False)).astype(bool)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"the mask {path} is not a readable .npy file; save it with numpy.save") from error
-    from ancestral.data import Images
+    else:
+        from ancestral.data import Images
 
-    return Images.read(path, channels=1).pixels[0, ..., 0] > 127
+        grey = Images.read(path, channels=1).pixels[0, ..., 0]
+        mask = grey > (0 if grey.max(initial=0) == 1 else 127)
+        if model.tokenizer.modality == "images" and mask.shape != size:
+            theirs, ours = (" x ".join(map(str, shape)) for shape in (mask.shape, size))
+            raise DataError(
+                f"the mask {path} has {theirs} pixels (height x width), and the model's images {ours}; draw it at "
+                "their size"
+            )
+    if mask.size and mask.all():
+        raise DataError(f"the mask {path} says that all is known; make black (False) what is to be drawn")
+    if mask.shape == size and not mask.any():
+        warnings.warn(f"the mask {path} says that nothing is known, so that all is drawn anew", stacklevel=1)
+    return mask
 
 
 def refuse_for_streams(model: Model, **options: Any) -> None:

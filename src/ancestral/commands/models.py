@@ -41,7 +41,7 @@ def fit(
         tokenizer: a saved tokenizer, or a saved model, whose tokenizer is to be used as it is.
         start: a saved model whose weights training goes on from; its recipe, arguments and tokenizer are taken.
         set_: an argument of the recipe (width=256), of training (lr=1e-3, batch_size=64, epochs=5) or of the
-            reader (size=32).
+            reader (size=32; reader.channels=1 where the recipe has channels, too).
         seed: the same seed gives the same model.
         checkpoint: folder of checkpoints; the same command goes on from the newest.
         quiet: no progress bar.
@@ -61,15 +61,12 @@ def fit(
     groups = {
         f"of recipe {record.id}": {n: p.default for n, p in inspect.signature(record.build).parameters.items()},
         "of training": {f.name: None if f.default is MISSING else f.default for f in fields(TrainConfig)},
-        f"of reading {kind}": console.reader_options(kind),
     }
-    options = console.choose(set_, groups)
+    training, reading = console.choose_apart(set_, groups, kind)
     for name, value in {"minutes": minutes, "steps": steps, "checkpoint": checkpoint, "quiet": quiet}.items():
         if value is not None and value is not False:
-            options[name] = value
+            training[name] = value
     console.reserve(target, folder=True, overwrite=False, ours="model.json")
-    reading = {n: v for n, v in options.items() if n in groups[f"of reading {kind}"]}
-    training = {n: v for n, v in options.items() if n not in reading}
     dataset = read(data, kind, **reading)
     share = console.literal(validation)
     held: Any = share if isinstance(share, (int, float)) else read(Path(validation), kind, **reading)
