@@ -44,7 +44,8 @@ def fit(
         modality: what the data are, where that is not plain from them.
         seed: determines the weights' start, the split and the order of the items.
         validation: data of its own, or the share of ``data`` held out.
-        tokenizer: a trained tokenizer, its folder, or the folder of a saved model whose tokenizer is to be reused.
+        tokenizer: a tokenizer, the folder of a saved one or of a saved model whose tokenizer is to be reused, or for
+            images a name such as "dct" or "vq:codes=64" (:func:`ancestral.tokenizers.named.named`).
         tokenizer_training: training options of a learned tokenizer, by default a share of the model's minutes; see
             :meth:`Model.fit`.
         start: an earlier model or its folder (anything that :func:`load` reads): training goes on from its weights,

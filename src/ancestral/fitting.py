@@ -159,8 +159,19 @@ def held_share(validation: Any) -> float | None:
 
 
 def swap_tokenizer(tokenizer: Tokenizer | str | Path, dataset: Dataset) -> tuple[Tokenizer, Dataset]:
-    """The tokenizer, or the one saved in this folder, and the dataset as it reads it."""
-    chosen = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+    """The tokenizer, or the one saved in this folder or of this name, and the dataset as it reads it.
+
+    Raises:
+        DataError: no such folder, and no such name.
+    """
+    from ancestral.tokenizers.named import named, unknown
+
+    chosen = tokenizer if isinstance(tokenizer, Tokenizer) else None
+    if not isinstance(tokenizer, Tokenizer):
+        chosen = Tokenizer.load(tokenizer) if Path(tokenizer).exists() else named(str(tokenizer))
+        if chosen is None:
+            raise DataError(unknown(str(tokenizer)))
+    assert chosen is not None
     return chosen, read(dataset, chosen.modality)
 
 

@@ -154,8 +154,8 @@ class Model:
             seed: determines the weights' start, the split and the order of the items.
             reading: options of the reader.
             callbacks: called by the training loop.
-            tokenizer: use this one, or the one in this folder (:meth:`Tokenizer.save`, or a saved model's), in place
-                of the model's own; a learned one that is trained stays as it is.
+            tokenizer: use this one, or the one in this folder (:meth:`Tokenizer.save`, or a saved model's) or of this
+                name (as "dct"), in place of the model's own; a learned one that is trained stays as it is.
             tokenizer_training: training options of a learned tokenizer that differ from the model's.
             start: an earlier model of the same composition, or its folder: training begins with its tokenizer and
                 weights instead of random ones. See :mod:`ancestral.starting`.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ancestral.commands.arguments import Data, MaybeFloat, MaybePath, Settings
+from ancestral.commands.arguments import Data, MaybeFloat, MaybePath, MaybeTokenizer, Settings
 
 if TYPE_CHECKING:
     from ancestral.evaluation.comparison import Comparison
@@ -24,7 +24,7 @@ def compare(
     features: Annotated[str, arg(metavar="ID|PATH")] = "label-classifier",
     feature_minutes: MaybeFloat = None,
     guidance: float = 0.0,
-    tokenizer: MaybePath = None,
+    tokenizer: MaybeTokenizer = None,
     set_: Settings = (),
     seed: int = 0,
     quiet: bool = False,
@@ -44,7 +44,7 @@ def compare(
             of a saved one, or a file of Inception-v3 weights in the FID layout.
         feature_minutes: training time of the feature network; by default ten passes over the images.
         guidance: classifier-free guidance scale, for images with classes.
-        tokenizer: a saved tokenizer, or a saved model, whose tokenizer all recipes use.
+        tokenizer: a saved tokenizer, or a saved model, whose tokenizer all recipes use, or the name of one, as for fit.
         set_: an argument of recipes (width=64; those that have it take it), of training (lr=1e-3) or of the reader
             (size=32; reader.channels=1 where a recipe has channels, too).
         seed: of the split, the training and the draws.

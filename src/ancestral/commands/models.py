@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ancestral.commands.arguments import Data, MaybeInt, MaybePath, MaybeText, RecipeFile, Saved, Settings
+from ancestral.commands.arguments import (
+    Data,
+    MaybeInt,
+    MaybePath,
+    MaybeText,
+    MaybeTokenizer,
+    RecipeFile,
+    Saved,
+    Settings,
+)
 
 
 def fit(
@@ -18,7 +27,7 @@ def fit(
     steps: MaybeInt = None,
     modality: Literal["auto", "images", "text", "bytes", "table", "sequences", "audio"] = "auto",
     validation: Annotated[str, arg(metavar="SHARE|PATH")] = "0.05",
-    tokenizer: MaybePath = None,
+    tokenizer: MaybeTokenizer = None,
     start: MaybePath = None,
     set_: Settings = (),
     seed: int = 0,
@@ -38,7 +47,9 @@ def fit(
         steps: number of training steps instead of, or beside, minutes.
         modality: what the data are, where that is not plain from the files.
         validation: share of the data held out for early stopping, or a file or folder of its own; 0 for none.
-        tokenizer: a saved tokenizer, or a saved model, whose tokenizer is to be used as it is.
+        tokenizer: a saved tokenizer, or a saved model, whose tokenizer is to be used as it is; or for images the name
+            of another than the recipe's: pixels, dct, wavelet-planes, jpeg-bytes, or a learned one such as fsq, vq+vq
+            or vq:codes=64.
         start: a saved model whose weights training goes on from; its recipe, arguments and tokenizer are taken.
         set_: an argument of the recipe (width=256), of training (lr=1e-3, batch_size=64, epochs=5) or of the
             reader (size=32; reader.channels=1 where the recipe has channels, too).

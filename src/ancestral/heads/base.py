@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ancestral.errors import DataError
+from ancestral.errors import DataError, UnsupportedError
 from ancestral.noise import Noise
 from ancestral.space import Space
 
@@ -59,8 +59,14 @@ class Distribution:
         """This distribution pushed away from ``other`` (Ho and Salimans 2022, arXiv:2207.12598).
 
         Log-probabilities become ``(1 + scale) * self - scale * other``, normalised again.
+
+        Raises:
+            UnsupportedError: a density that is given by a formula, whose product with another is none.
         """
-        raise ValueError(f"{type(self).__name__} cannot be guided; use a head with finitely many values")
+        raise UnsupportedError(
+            f"guidance cannot strengthen a {type(self).__name__}; leave it out, or use a recipe of categories such as "
+            "llamagen, or one that denoises its values such as mar"
+        )
 
     def pinned(self, known: Tensor, values: Tensor) -> Distribution:
         """For heads that are ``joint``: as this, but some values of the set are known and the others drawn to suit.
