@@ -195,7 +195,7 @@ def test_what_does_not_fit() -> None:
     state = weights("mamba-2")
     with pytest.raises(DataError, match=r"there is no layers\.1\.scale_shift_table among them"):
         loaded({k: v for k, v in state.items() if k != "backbone.layers.1.scale_shift_table"})
-    with pytest.raises(DataError, match=r"1 missing \(network.blocks.2.gain\), 1 without a place \(extra\)"):
+    with pytest.raises(DataError, match=r"1 missing \(network.blocks.2.gain\) and 1 without a place \(extra\)"):
         loaded({k: v for k, v in state.items() if "2.mixer.norm" not in k} | {"extra": torch.zeros(1)})
     with pytest.raises(DataError, match="has the shape"):
         loaded(state, num_classes=4)

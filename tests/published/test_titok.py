@@ -213,7 +213,7 @@ def test_what_does_not_go_together() -> None:
         part = {k: v for k, v in state.items() if k != "decoder.mask_token"}
         ancestral.load_published("titok", part, config("second stage"))
     with pytest.raises(
-        DataError, match=r"1 missing \(backbone.painter.norm.weight\), 1 without a place \(backbone.x\)"
+        DataError, match=r"1 missing \(backbone.painter.norm.weight\) and 1 without a place \(backbone.x\)"
     ):
         part = {k: v for k, v in state.items() if k != "pixel_decoder.norm_out.weight"}
         ancestral.load_published("titok", {**part, "x": torch.zeros(1)}, config("second stage"))

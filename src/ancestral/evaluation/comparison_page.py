@@ -29,6 +29,7 @@ main { max-width:72rem; }
 .wide { width:100%; } .wide th, .wide td { padding:.38rem 1rem .38rem 0; border-bottom:1px solid var(--line); }
 .wide th { vertical-align:bottom; } .wide td.n, .wide th.n { text-align:right; white-space:nowrap; padding-right:0;
   padding-left:1.1rem; }
+.wide th.n { white-space:normal; max-width:6.5rem; }
 .wide td.top { font-weight:600; color:var(--accent); } .wide tr.real td { color:var(--soft); font-style:italic; }
 .wide td:first-child { white-space:nowrap; } .wide a { color:inherit; text-decoration-color:var(--line); }
 .board { display:grid; grid-template-columns:repeat(auto-fill,minmax(15rem,1fr)); gap:1.8rem 1.6rem; }

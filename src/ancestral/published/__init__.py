@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ancestral.errors import DataError
-from ancestral.published.weights import read_weights
+from ancestral.errors import AncestralError, DataError
+from ancestral.published.weights import Settings, Weights, read_weights
 
 if TYPE_CHECKING:
     from ancestral.model import Model
@@ -57,7 +57,19 @@ def load_published(
     if system not in systems():
         raise DataError(f"there is no mapping for {system!r}; the published systems are {', '.join(systems())}")
     module = importlib.import_module(f"{__name__}.{system}")
-    return module.load(read_weights(source), dict(config), tokenizer)
+    if not isinstance(config, Mapping):
+        raise DataError(f"config= is a {type(config).__name__}; give the arguments of the authors' class as a dict")
+    weights, settings = Weights(read_weights(source)), Settings(config)
+    try:
+        return module.load(weights, settings, tokenizer)
+    except AncestralError:
+        raise
+    except Exception as error:  # a mapping is arithmetic on what it is given, which may be anything
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"the weights and the configuration do not make a {system}: {what}; give the file and the arguments of "
+            f"the authors' class, with numbers as numbers"
+        ) from error
 
 
 __all__ = ["evidence", "load_published", "systems"]

@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from ancestral.model import Model
 
 
+class Settings(dict[str, Any]):
+    """A configuration that names what it lacks."""
+
+    def __missing__(self, name: str) -> Any:
+        known = ", ".join(map(str, self)) or "nothing"
+        raise DataError(f"the configuration lacks {name}, an argument of the authors' class; it has {known}")
+
+
+class Weights(dict[str, Tensor]):
+    """Weights that say which of them is missing."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise DataError(f"the weights do not fit the configuration: there is no {name} among them")
+
+
 def read_weights(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a file, or the one given; floating-point tensors as float32.
 
@@ -108,7 +123,7 @@ def renamed(state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]) -> di
         rules: pairs of a regular expression and its replacement, all applied in turn; an empty result drops the
             weight.
     """
-    out = {}
+    out = Weights()
     for name, tensor in state.items():
         for pattern, to in rules:
             name = re.sub(pattern, to, name)
@@ -133,10 +148,9 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], keep: Iterable[str] =
     unknown = [k for k in tensors if k not in own]
     shapes = [k for k in tensors if k in own and tensors[k].shape != own[k].shape]
     if missing or unknown:
-        raise DataError(
-            f"the weights do not fit the configuration: {len(missing)} missing ({', '.join(missing[:3])}), "
-            f"{len(unknown)} without a place ({', '.join(unknown[:3])})"
-        )
+        parts = (("missing", missing), ("without a place", unknown))
+        told = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in parts if names]
+        raise DataError(f"the weights do not fit the configuration: {' and '.join(told)}")
     if shapes:
         name = shapes[0]
         raise DataError(
@@ -218,7 +232,7 @@ def llama_layers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state: with ``layers.0.attention.wqkv.weight`` and so on.
     """
-    out: dict[str, Tensor] = {}
+    out = Weights()
     for name, tensor in state.items():
         found = re.fullmatch(r"layers\.(\d+)\.(.+)\.weight", name)
         if not found:
@@ -246,9 +260,9 @@ def section(config: Mapping[str, Any], *path: str) -> dict[str, Any]:
     found: Any = config
     for part in path:
         if part not in found:
-            return dict(config) if found is config else {}
+            return Settings(config if found is config else {})
         found = found[part]
-    return {name: found[name] for name in found}
+    return Settings(found)
 
 
 def pick(state: dict[str, Tensor], name: str) -> Tensor:
