@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ancestral.cli import main
 from ancestral.commands.comparing import _print
-from ancestral.data import Text
+from ancestral.data import Images, Text
 from ancestral.evaluation.comparison import Comparison, Contender, compare
 from ancestral.quickstart import digits
 
@@ -140,5 +141,17 @@ def test_the_report_of_a_model_of_images(
     # The same with a network that is there, and in words.
     assert main([*command, "--training", str(digits_file), "--feature-minutes", "0.01"]) == 0
     assert "forward passes" in capsys.readouterr().out
+    large = np.load(digits_file)["images"].repeat(2, 1).repeat(2, 2)
+    Images.read(large[:40]).save(tmp_path / "large")
+    tiny = ["--recipe", "maskgit", "--set", "width=16", "--set", "depth=1", "--set", "passes=2", "--steps", "1"]
+    fitting = ["fit", str(tmp_path / "large"), *tiny, "--set", "size=8", "--out", str(tmp_path / "m"), "--json"]
+    assert main(fitting) == 0
+    capsys.readouterr()
+    folder = ["report", str(tmp_path / "m"), str(tmp_path / "large"), "--out", str(page)]
+    sized = ["--set", "size=8", "--samples", "20", "--feature-minutes", "0.01", "--json"]
+    assert main([*folder, *sized]) == 0
+    assert json.loads(capsys.readouterr().out)["figures"]["frechet"]["real"] == 20
+    assert main([*folder, "--set", "sise=8"]) == 2
+    assert "did you mean 'size'" in capsys.readouterr().err
     assert main([*command, "--features", str(tmp_path)]) == 2
     assert "holds no saved feature network" in capsys.readouterr().err

@@ -172,9 +172,14 @@ def read_for(model: Model, data: Path, pairs: Sequence[str], whole: bool = True)
     """
     from ancestral.data import read
 
-    kind = model.tokenizer.modality
-    found = read(data, kind, **choose(pairs, {f"of reading {kind}": reader_options(kind)}))
+    found = read(data, model.tokenizer.modality, **reader_settings(model, pairs))
     return found.loaded() if whole else found
+
+
+def reader_settings(model: Model, pairs: Sequence[str]) -> dict[str, Any]:
+    """Options of the reader of the model's kind of data that ``--set`` gave."""
+    kind = model.tokenizer.modality
+    return choose(pairs, {f"of reading {kind}": reader_options(kind)})
 
 
 def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ancestral.commands.arguments import Data, MaybeFloat, MaybePath, MaybeText, Saved
+from ancestral.commands.arguments import Data, MaybeFloat, MaybePath, MaybeText, Saved, Settings
 
 if TYPE_CHECKING:
     from ancestral.model import Model
@@ -24,6 +24,7 @@ def report(
     features: Annotated[str, arg(metavar="ID|PATH")] = "label-classifier",
     feature_minutes: MaybeFloat = None,
     guidance: float = 0.0,
+    set_: Settings = (),
     seed: int = 0,
     json: bool = False,
 ) -> None:
@@ -42,6 +43,7 @@ def report(
             a saved one, or a file of Inception-v3 weights in the FID layout.
         feature_minutes: of images: training time of the feature network; by default ten passes over the images.
         guidance: of images: classifier-free guidance scale.
+        set_: an option of the reader (size=32).
         seed: of the samples, the choices and the classifiers.
         json: print the figures as JSON; the page is written all the same.
     """
@@ -60,14 +62,15 @@ def report(
         raise DataError(f"--rows {rows} is too few to compare; give at least 20")
     console.reserve(out, folder=False)
     loaded = load(model)
+    reading = console.reader_settings(loaded, set_) if set_ else {}
     if getattr(loaded, "tokenizer", None) is not None and loaded.tokenizer.modality == "images":
-        settings = {"samples": samples, "guidance": guidance, "most": rows, "seed": seed}
+        settings = {"samples": samples, "guidance": guidance, "most": rows, "seed": seed, "reading": reading}
         _images(loaded, model, data, out, training, features, feature_minutes, settings, json)
         return
     with Console(stderr=True).status("reading", spinner="dots") as status:
-        found = measure(
-            loaded, data, training, target=target, rows=rows, seed=seed, say=lambda what: status.update(what)
-        )
+        table: Any = loaded.read(data, **reading) if reading else data
+        known: Any = loaded.read(training, **reading) if reading and training else training
+        found = measure(loaded, table, known, target=target, rows=rows, seed=seed, say=lambda what: status.update(what))
     card = [
         ("model", str(model)),
         ("recipe", f"{loaded.name}, {loaded.parameters:,} parameters"),

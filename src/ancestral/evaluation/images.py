@@ -324,6 +324,7 @@ def report(
     guidance: float = 0.0,
     most: int = 10_000,
     seed: int = 0,
+    reading: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda what: None,
 ) -> ImageQuality:
     """Judge a model of images by data that are read, with a feature network that is trained if need be.
@@ -337,6 +338,7 @@ def report(
         samples, guidance: of the draws.
         most: at most so many real images are used.
         seed: of everything.
+        reading: options of the reader, such as ``size``.
         say: told what is done next.
 
     Raises:
@@ -345,7 +347,8 @@ def report(
     from ancestral.evaluation.features import feature_network
 
     name = str(getattr(data, "name", "the data"))
-    whole, taught = model.read(data), None if training is None else model.read(training)
+    whole = model.read(data, **(reading or {}))
+    taught = None if training is None else model.read(training, **(reading or {}))
     mixed = np.random.default_rng(seed).permutation(len(whole))
     if taught is None:
         half = len(whole) // 2
