@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +23,10 @@ def check_guidance(guidance: float, told: Condition) -> None:
     """Refuse guidance without a label or caption to strengthen.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or the scale is no finite number.
     """
+    if not math.isfinite(guidance):
+        raise DataError(f"guidance={guidance} is no scale; give a finite number, for instance 1.5")
     if guidance and told.label is None and told.text is None:
         raise DataError("guidance strengthens a label or caption, and none was given; add label= or caption=")
 
@@ -40,6 +43,8 @@ def class_labels(tokenizer: Tokenizer, label: Any, n: int) -> Tensor | None:
     if not classes:
         raise DataError("this model knows no class labels; fit it on data that have them")
     names = list(getattr(tokenizer, "classes", ()))
+    if label is True:
+        raise DataError("there are no items whose own label could be told; give label= a class")
     each = list(label) if isinstance(label, (list, tuple, np.ndarray, Tensor)) else [label] * n
     if len(each) != n:
         raise DataError(f"there are {len(each)} labels for {n} items; give one, or one per item")
@@ -140,7 +145,7 @@ def order_for(generator: Generator, order: str | Order, n: int, name: str) -> Or
         found = resolve(order, generator.space)
         generator.network.check(found)
     except (ValueError, TypeError, IndexError) as error:
-        known = f" (named orders: {', '.join(NAMED)})" if isinstance(order, str) else ""
+        known = f" (named orders: {', '.join(NAMED)})" if isinstance(order, str) and order in NAMED else ""
         raise DataError(f"order {order!r} does not suit this model: {error}{known}") from error
     if found.batched and len(found.rank) != n:
         raise DataError(f"there are {len(found.rank)} orders for {n} items; give one for all, or one per item")

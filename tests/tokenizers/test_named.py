@@ -68,3 +68,9 @@ def test_a_mixture_of_normals_says_that_it_cannot_be_guided() -> None:
     assert model.log_prob(images).of == "latents"
     with pytest.raises(UnsupportedError, match="guidance"):
         model.sample(1, label="a", guidance=1.0)
+
+
+@pytest.mark.parametrize("text", ["vq:codes=0", "lfq:bits=0", "kl:width=0", "residual-vq:depth=0", "bins:width=0"])
+def test_nothing_is_made_of_nothing(text: str) -> None:
+    with pytest.raises(DataError, match="must be at least 1"):
+        named(text)

@@ -13,7 +13,7 @@ import torch
 from ancestral.cli import main
 from ancestral.data import Images
 from ancestral.decoding.decoders import Ancestral
-from ancestral.errors import UnsupportedError
+from ancestral.errors import DataError, UnsupportedError
 from ancestral.model import Model
 from ancestral.recipes.registry import catalogue
 from ancestral.recipes.toys import toy
@@ -131,3 +131,13 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert done.pixels.shape == (2, 16, 16, 1)
     assert main(["sample", place, "--caption", "x", "--guidance", "nan-o"]) != 0
     capsys.readouterr()
+
+
+def test_what_says_nothing_of_the_class_is_refused() -> None:
+    model, _ = built("llamagen")
+    with pytest.raises(DataError, match="no scale"):
+        model.sample(1, label=0, guidance=float("nan"))
+    with pytest.raises(DataError, match="no items whose own label"):
+        model.sample(1, label=True)
+    with pytest.raises(DataError, match="there is no class 'nine'"):
+        model.sample(1, label="nine")

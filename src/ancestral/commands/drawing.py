@@ -46,7 +46,7 @@ def sample(
         seed: item i depends on the seed and i only.
         first: number of the first item, to go on where an earlier call ended.
         length: symbols to draw, for models of running text.
-        order: draw in this order (raster, reverse, random ...) rather than the model's own.
+        order: draw in this order (raster, reverse, hilbert ...) rather than the model's own.
         guidance: strengthen the label or caption by this scale (classifier-free guidance).
         temperature: below 1 for safer, above 1 for bolder items.
         top_k: draw among the k likeliest values only.

@@ -31,7 +31,7 @@ def score(
         out: write one row per item: a .csv, or a .npz for arrays.
         per_site: also write the bits of every site (pixel, symbol) or column of a table; needs --out.
         label: score given this class; `own` takes each item's own label. By default labels are withheld.
-        order: score under this order (raster, reverse, random ...) rather than the model's own.
+        order: score under this order (raster, reverse, hilbert ...) rather than the model's own.
         bound: if positive, average over so many random orders: a lower bound for any-order models.
         set_: an option of the reader (size=32).
         recipe: the file of the model's recipe, where it is not one of the package's and has moved.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ancestral.errors import AncestralError, DataError
+from ancestral.recipes.arguments import check_arguments
 
 if TYPE_CHECKING:
     from ancestral.model import Model
@@ -109,7 +110,7 @@ class Recipe:
         """The full configuration: the signature's defaults with ``changes``.
 
         Raises:
-            DataError: an argument that the recipe does not have.
+            DataError: an argument that the recipe does not have, or a value that it cannot have.
         """
         signature = inspect.signature(self.build)
         unknown = [name for name in changes if name not in signature.parameters]
@@ -118,12 +119,7 @@ class Recipe:
                 f"recipe {self.id} has no argument {unknown[0]!r}; it takes {', '.join(signature.parameters)}"
             )
         defaults = {name: p.default for name, p in signature.parameters.items()}
-        for name, value in changes.items():
-            # Counts: what is positive by default is never negative.
-            if type(value) is int and value < 0 and isinstance(defaults[name], int) and defaults[name] > 0:
-                raise DataError(
-                    f"{name}={value} of recipe {self.id} must not be negative; its default is {defaults[name]}"
-                )
+        check_arguments(self.id, self.build, changes, defaults)
         return {**defaults, **changes}
 
     def __call__(self, **changes: Any) -> Model:

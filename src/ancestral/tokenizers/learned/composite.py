@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ancestral.noise import Noise
 from ancestral.space import Space
 from ancestral.tokenizers.learned.parts import Pyramid, Quantised, Quantiser, flat, unflat
-from ancestral.tokenizers.learned.quantisers import Codebook
+from ancestral.tokenizers.learned.quantisers import Codebook, at_least_one
 
 _DROPPED = 0xD20B
 """Block of an item's random numbers that says which of its maps are left out."""
@@ -43,6 +43,7 @@ class ResidualVQ(Quantiser):
         commitment: float = 0.25,
     ):
         super().__init__()
+        at_least_one(depth=depth)
         self.codes, self.depth, self.width, self.commitment = codes, depth, width, commitment
         self.books = nn.ModuleList(Codebook(codes, width, False, decay, restart) for _ in range(depth))
 

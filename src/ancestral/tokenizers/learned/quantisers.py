@@ -57,6 +57,17 @@ def _first_process(x: Tensor) -> Tensor:
     return x
 
 
+def at_least_one(**counts: int) -> None:
+    """Refuse counts of which there must be one.
+
+    Raises:
+        ValueError: one is smaller.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count} must be at least 1")
+
+
 class Codebook(nn.Module):
     """K vectors that follow the means of what they stand for.
 
@@ -78,6 +89,7 @@ class Codebook(nn.Module):
 
     def __init__(self, codes: int, width: int, normalise: bool, decay: float, restart: float):
         super().__init__()
+        at_least_one(codes=codes, width=width)
         self.codes, self.normalise, self.decay, self.restart = codes, normalise, decay, restart
         start = torch.randn(codes, width)
         self.register_buffer("vectors", F.normalize(start, dim=-1) if normalise else start)
@@ -233,6 +245,7 @@ class LFQ(Quantiser):
 
     def __init__(self, bits: int = 10, entropy: float = 0.1, commitment: float = 0.02, sharpness: float = 4.0):
         super().__init__()
+        at_least_one(bits=bits)
         self.width, self.entropy, self.commitment, self.sharpness = bits, entropy, commitment, sharpness
         self.place: Tensor
         self.register_buffer("place", 2 ** torch.arange(bits), persistent=False)
@@ -286,6 +299,7 @@ class KL(Quantiser):
 
     def __init__(self, width: int = 4, weight: float = 1e-3, fold: int = 1):
         super().__init__()
+        at_least_one(width=width, fold=fold)
         self.width, self.weight, self.fold = width, weight, fold
         self.register_buffer("scale", torch.ones(()))
 
