@@ -221,6 +221,16 @@ def test_images_that_do_not_suit() -> None:
         MultiScaleVQ(scales=(2, 1))
 
 
+def test_alone_it_takes_arrays_and_only_its_own_codes() -> None:
+    tokenizer, images = trained("vq"), squares(4)
+    codes = tokenizer.encode(images)
+    assert torch.equal(tokenizer.encode(images.native()), codes)
+    with pytest.raises(DataError, match="there is no code 9999"):
+        tokenizer.decode(codes.clone().fill_(9999))
+    with pytest.raises(DataError, match=r"give \(n, "):
+        tokenizer.decode(codes[:, 1:])
+
+
 def test_adversary_and_features_take_part() -> None:
     plain = small(VQ(4, 2)).fit(squares(), steps=12, quiet=True)
     for options in ({"adversarial": 0.5}, {"perceptual": 1.0}, {"reconstruction": "l1"}):

@@ -48,7 +48,7 @@ def check_arguments(recipe: str, build: Callable[..., Any], changes: dict[str, A
             raise DataError(f"{told} must be at least 1; {ours}")
         if isinstance(value, list | tuple) and not value and (default is None or default):
             raise DataError(f"{told} is an empty list; {ours}")
-        if name.split("_")[-1] == "dropout" and isinstance(value, Real) and not 0 <= value < 1:
+        if name.split("_")[-1] == "dropout" and isinstance(value, int | float) and not 0 <= value < 1:
             raise DataError(f"{told} must be a share from 0 to below 1; {ours}")
 
 

@@ -111,7 +111,7 @@ class Autoencoder(Tokenizer):
         from ancestral.training import Items, train
 
         check_options(options)
-        images = self._images(dataset if isinstance(dataset, Dataset) else read(dataset, self.modality))
+        images = self._images(dataset)
         if len(images) == 0:
             raise DataError("there is nothing to learn from: the data hold no images")
         share = held_share(validation)
@@ -200,7 +200,9 @@ class Autoencoder(Tokenizer):
 
     # -- images and tensors
 
-    def _images(self, dataset: Dataset) -> Images:
+    def _images(self, dataset: Any) -> Images:
+        if not isinstance(dataset, Dataset):
+            dataset = read(dataset, self.modality)
         self._expect(dataset)
         assert isinstance(dataset, Images)
         return dataset
@@ -243,8 +245,8 @@ class Autoencoder(Tokenizer):
     # -- images to values and back
 
     @torch.no_grad()
-    def encode(self, dataset: Dataset) -> Tensor:
-        """Codes of the images, int64 (or float32 latents) ``[n, N, *event]``."""
+    def encode(self, dataset: Any) -> Tensor:
+        """Codes of images, in any form that :meth:`fit` takes: int64 (or float32 latents) ``[n, N, *event]``."""
         space, images = self.space, self._images(dataset)
         pixels = torch.from_numpy(self._pixels(images))
         dtype = torch.int64 if space.discrete else torch.float32
@@ -256,7 +258,12 @@ class Autoencoder(Tokenizer):
 
     @torch.no_grad()
     def decode(self, values: Tensor) -> Images:
-        """Images that look like those encoded to ``values`` ``[n, N, *event]``."""
+        """Images that look like those encoded to ``values`` ``[n, N, *event]``.
+
+        Raises:
+            DataError: values of another shape, or codes that there are not.
+        """
+        self._look(values)
         height, width, channels = self.shape
         top = self.levels - 1
 
@@ -267,6 +274,15 @@ class Autoencoder(Tokenizer):
         pixels = torch.zeros(len(values), height, width, channels, dtype=torch.uint8)
         _in_blocks(pictures, values, pixels, height * width)
         return Images(pixels.numpy(), classes=self.classes, levels=self.levels).with_form(self.form)
+
+    def _look(self, values: Tensor) -> None:
+        space = self.space
+        if values.dim() == 0 or tuple(values.shape[1:]) != (space.n, *space.event):
+            wanted = ", ".join(map(str, ("n", space.n, *space.event)))
+            raise DataError(f"the values have the shape {tuple(values.shape)}; give ({wanted})")
+        if space.discrete and values.numel() and not 0 <= int(values.min()) <= int(values.max()) < space.largest:
+            odd = int(values.min()) if int(values.min()) < 0 else int(values.max())
+            raise DataError(f"there is no code {odd}; codes are 0 to {space.largest - 1}")
 
     def known_sites(self, shown: Tensor) -> Tensor:
         """Sites bool ``[n, N]`` that stand for known pixels alone, bool ``[n, H, W]``."""
@@ -324,7 +340,7 @@ class Autoencoder(Tokenizer):
             occurs (the smallest over the codes of a site), ``perplexity``, and ``bits`` per image, the codes'
             number at full length.
         """
-        images = self._images(dataset if isinstance(dataset, Dataset) else read(dataset, self.modality))
+        images = self._images(dataset)
         values = self.encode(images)
         top = max(self.levels - 1, 1)
         error = (self.decode(values).pixels.astype(np.float64) - images.pixels) / top
