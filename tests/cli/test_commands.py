@@ -252,6 +252,11 @@ def test_help_version_and_examples_come_without_torch():
 
 
 def test_the_program_as_a_process(place, tmp_path):
+    import subprocess
+    import sys
+
+    module = [sys.executable, "-m", "ancestral", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True, timeout=60).stdout.startswith("ancestral ")
     done = shell("sample", place / "people.ancestral", "-n", 2, "--out", "drawn.csv", cwd=tmp_path)
     assert done.returncode == 0 and "2 rows in drawn.csv" in done.stdout and done.stderr == ""
     assert len((tmp_path / "drawn.csv").read_text().splitlines()) == 3
