@@ -127,6 +127,8 @@ def load_model(path: str | Path, recipe: str | Path | None = None) -> Model:
         weights = load_file(path / "weights.safetensors")
     except FileNotFoundError as error:
         raise DataError(f"{path} is not a saved model: {Path(error.filename or path).name} is missing") from error
+    except NotADirectoryError as error:
+        raise DataError(f"{path} is a file, and a saved model is a folder; give the folder that fit wrote") from error
     except Exception as error:  # unreadable JSON or safetensors raise errors of many kinds
         raise DataError(f"the model in {path} is damaged and cannot be read: {error}") from error
     if content.get("format") != FORMAT:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ancestral import cli
 from ancestral.commands import console
-from ancestral.data import Images
+from ancestral.data import Images, write
 from ancestral.errors import DataError
 
 
@@ -31,6 +31,7 @@ def test_missing_and_empty_and_corrupt_data(place, tmp_path, capsys):
 
 def test_models_that_are_none(place, tmp_path, capsys):
     assert "not a saved model" in sentence(capsys, "info", tmp_path / "none.ancestral")
+    assert "saved model is a folder" in sentence(capsys, "info", place / "people.csv")
     broken = tmp_path / "broken.ancestral"
     shutil.copytree(place / "people.ancestral", broken)
     (broken / "model.json").write_text("{")
@@ -133,7 +134,9 @@ def test_options_that_do_not_suit(place, tmp_path, capsys):
     assert "--out" in sentence(capsys, "score", images, place / "digits.npz", "--per-site")
     assert ".npz" in sentence(capsys, "score", images, place / "digits.npz", "--out", tmp_path / "scores.doc")
     assert "running text" in sentence(capsys, "score", text, place / "novel.txt", "--order", "reverse")
-    assert "temperature" in sentence(capsys, "sample", text, "--temperature", "-1")
+    for option in ("--temperature=-1", "--temperature=nan", "--top-k=0", "--top-p=0", "--min-p=nan"):
+        assert option[2:5] in sentence(capsys, "sample", text, option)
+    assert "sex=Female" in sentence(capsys, "sample", place / "people.ancestral", "--given", "group")
     said = sentence(capsys, "complete", place / "people.ancestral", place / "gaps.csv", "--known", "top")
     assert "no column 'top'" in said
     assert "mask" in sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "none.npy")
@@ -163,6 +166,21 @@ def test_interrupts_and_surprises(place, capsys, monkeypatch):
     assert code == 1 and "--trace" in err and err.count("\n") == 1
     with pytest.raises(ZeroDivisionError):
         cli.main(["info", "x", "--trace"])
+
+
+def test_a_name_that_promises_other_data_is_refused(place, tmp_path, capsys):
+    blob = tmp_path / "small.anc"
+    assert run(capsys, "compress", place / "people.ancestral", place / "people.csv", "--out", blob)[0] == 0
+    for kind, wrong in (("people", "rows.png"), ("people", "rows.jsonl"), ("digits", "a.csv"), ("digits", "a.txt")):
+        said = sentence(capsys, "sample", place / f"{kind}.ancestral", "-n", "2", "--out", tmp_path / wrong)
+        assert wrong in said and (".csv," in said or ".npz" in said)
+    assert ".parquet" in sentence(capsys, "decompress", place / "people.ancestral", blob, "--out", tmp_path / "x.wav")
+    assert list(tmp_path.iterdir()) == [blob]
+    data = Images(np.zeros((2, 3, 3, 1), np.uint8))
+    with pytest.raises(DataError, match=r"not written as a\.parquet"):
+        write(data, tmp_path / "a.parquet")
+    write(data, tmp_path / "release-1.2")
+    assert sorted(p.name for p in (tmp_path / "release-1.2").iterdir()) == ["00000.png", "00001.png"]
 
 
 def test_a_target_that_fails_midway_leaves_nothing(place, tmp_path, capsys, monkeypatch):

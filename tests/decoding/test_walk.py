@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -80,9 +81,16 @@ def test_draws_follow_the_probabilities_and_never_the_impossible() -> None:
     assert float(((counts[seen] - 9000 * p[seen]) ** 2 / (9000 * p[seen])).sum()) < 18.4
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"min_p": 2.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *[{"temperature": t} for t in (-1, math.nan, math.inf)],
+        *[{"top_k": k} for k in (0, math.nan)],
+        *[{name: share} for name in ("top_p", "min_p") for share in (0.0, 2.0, math.nan)],
+    ],
+)
 def test_impossible_options_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(DataError, match=f"{next(iter(options))}=.* must be"):
         Draw(Noise.of(0, 1), **options)  # type: ignore[arg-type]
 
 

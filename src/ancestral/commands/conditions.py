@@ -35,7 +35,7 @@ def conditions(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
             value: Any = [part or None for part in next(csv.reader([rest], skipinitialspace=True), [])]
             value = [part.strip() if part else part for part in value]
         else:
-            ((name, value),) = console.settings([text], "--given").items()
+            ((name, value),) = console.settings([text], "--given", "sex=Female").items()
             low, dots, high = value.partition("..")
             if dots and kinds.get(name) in _ORDERED:
                 if not low.strip() and not high.strip():

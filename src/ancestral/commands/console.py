@@ -38,7 +38,7 @@ def literal(text: str) -> Any:
     return text
 
 
-def settings(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
+def settings(pairs: Sequence[str], flag: str = "--set", instance: str = "width=256") -> dict[str, str]:
     """``name=value`` pairs as a dict of unparsed values.
 
     Raises:
@@ -49,7 +49,7 @@ def settings(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
         name, equals, value = pair.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise DataError(f"{flag} {pair!r} is not of the form name=value; write for instance {flag} width=256")
+            raise DataError(f"{flag} {pair!r} is not of the form name=value; write for instance {flag} {instance}")
         if name in found:
             raise DataError(f"{flag} gives {name!r} twice; give it once")
         found[name] = value
@@ -182,7 +182,7 @@ def reader_settings(model: Model, pairs: Sequence[str]) -> dict[str, Any]:
     return choose(pairs, {f"of reading {kind}": reader_options(kind)})
 
 
-def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "") -> None:
+def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "", modality: str = "") -> None:
     """Make sure, before the work starts, that ``target`` can be written.
 
     Args:
@@ -190,10 +190,16 @@ def reserve(target: Path, *, folder: bool, overwrite: bool = True, ours: str = "
         folder: whether it will be a folder, which replaces the one that is there as a whole.
         overwrite: whether what is there may be replaced.
         ours: name of a file that marks a folder as one that we wrote, which may then be replaced.
+        modality: of the data that will be written, if it is data.
 
     Raises:
-        DataError: it cannot, or a folder that may hold somebody's files would be replaced.
+        DataError: it cannot, its name promises other data, or a folder that may hold somebody's files would be
+            replaced.
     """
+    if modality:
+        from ancestral.data import check_target
+
+        check_target(modality, target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".ancestral.", dir=target.parent):

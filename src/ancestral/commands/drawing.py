@@ -65,7 +65,7 @@ def sample(
     images = loaded.tokenizer.modality == "images"
     target = out or default_target("samples", loaded.tokenizer.modality)
     if target is not None:
-        console.reserve(target, folder=not target.suffix, overwrite=overwrite)
+        console.reserve(target, folder=not target.suffix, overwrite=overwrite, modality=loaded.tokenizer.modality)
     options = _drawing(temperature, top_k, top_p, min_p)
     if caption is not None:
         options["caption"] = caption
@@ -156,7 +156,7 @@ def complete(
     images = loaded.tokenizer.modality == "images"
     target = out or default_target("completed", loaded.tokenizer.modality)
     if target is not None:
-        console.reserve(target, folder=not target.suffix, overwrite=overwrite)
+        console.reserve(target, folder=not target.suffix, overwrite=overwrite, modality=loaded.tokenizer.modality)
     dataset = console.read_for(loaded, data, set_)
     if images and known is None:
         raise DataError("image files have no gaps of their own; say what is known, for instance --known top")
@@ -190,15 +190,9 @@ def complete(
 
 
 def _drawing(*values: float | int | None) -> dict[str, Any]:
+    """The options that were given: temperature, top_k, top_p, min_p; drawing refuses those out of range."""
     names = ("temperature", "top_k", "top_p", "min_p")
-    given = {name: value for name, value in zip(names, values) if value is not None}
-    limits = {"temperature": (0, None), "top_k": (1, None), "top_p": (0, 1), "min_p": (0, 1)}
-    for name, value in given.items():
-        low, high = limits[name]
-        if value < low or (high is not None and value > high):
-            span = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise DataError(f"--{name.replace('_', '-')} {value} must be {span}")
-    return given
+    return {name: value for name, value in zip(names, values) if value is not None}
 
 
 def default_target(name: str, modality: str) -> Path | None:

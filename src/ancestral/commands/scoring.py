@@ -163,6 +163,7 @@ def decompress(
         json: print the summary as JSON.
     """
     from ancestral.commands import console
+    from ancestral.data import write
     from ancestral.data.base import existing, read_bytes
 
     console.reserve(out, folder=not out.suffix, overwrite=overwrite)
@@ -170,7 +171,7 @@ def decompress(
         raise DataError(f"{data} is a folder; give the one file that `ancestral compress` wrote")
     blob = read_bytes(data)
     dataset = console.load(model, recipe).decompress(blob, as_dataset=True)
-    dataset.save(out, overwrite=True)  # reserve() has asked
+    write(dataset, out, overwrite=True)  # reserve() has asked
     if json:
         console.emit({"n": len(dataset), "out": out})
     else:

@@ -140,8 +140,35 @@ def _leaf(item: Any) -> Any:
 
 
 def write(dataset: Dataset, target: str | Path, overwrite: bool = False) -> None:
-    """Write a dataset to ``target``, the suffix of which chooses the format; see each modality's ``save``."""
+    """Write a dataset to ``target``, the suffix of which chooses the format; see each modality's ``save``.
+
+    Raises:
+        DataError: the suffix is one of another kind of data, or the target cannot be written.
+    """
+    check_target(dataset.modality, target)
     dataset.save(target, overwrite)
+
+
+def check_target(modality: str, target: str | Path) -> None:
+    """Refuse a name that promises another kind of data: a table in ``rows.png``, images in ``digits.csv``.
+
+    Texts may have any name, and so may whatever has a suffix that names no kind.
+
+    Raises:
+        DataError: such a name.
+    """
+    target = Path(target)
+    promised = _by_suffix(target)
+    plain = promised == "text" and (modality in ("text", "sequences", "table") or target.suffix.lower() != ".txt")
+    if modality not in (promised, "text") and not plain:
+        ways = {
+            "images": "a folder, .npz, .npy or .png",
+            "table": ".csv, .tsv or .parquet",
+            "sequences": ".jsonl or .txt",
+            "audio": "a folder or .wav",
+        }
+        items = {"images": "images", "table": "the rows of a table", "audio": "sounds"}.get(modality, modality)
+        raise DataError(f"{items} are not written as {target.name}; give {ways[modality]}")
 
 
 __all__ = [
@@ -153,6 +180,7 @@ __all__ = [
     "Table",
     "TableFiles",
     "Text",
+    "check_target",
     "read",
     "sniff",
     "write",

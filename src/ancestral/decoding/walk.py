@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ancestral.decoding.compiled import ahead
+from ancestral.errors import DataError
 from ancestral.heads.base import Chooser, Density, Finite, Leaf, draw_categories
 from ancestral.networks.base import put, take
 from ancestral.noise import Noise
@@ -204,6 +205,9 @@ class Draw:
             Holtzman et al. 2019, arXiv:1904.09751).
         min_p: keep categories at least this many times as probable as the best (Nguyen et al. 2024,
             arXiv:2407.01082).
+
+    Raises:
+        DataError: an option out of its range, NaN included.
     """
 
     def __init__(
@@ -214,13 +218,15 @@ class Draw:
         top_p: float | None = None,
         min_p: float | None = None,
     ):
-        if temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if not 0 <= temperature < math.inf:
+            raise DataError(
+                f"temperature={temperature} must be a number of at least 0; 1 draws from the model as it is"
+            )
+        if top_k is not None and not top_k >= 1:
+            raise DataError(f"top_k={top_k} must be at least 1; leave it out to draw among all values")
         for name, share in (("top_p", top_p), ("min_p", min_p)):
             if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {share}")
+                raise DataError(f"{name}={share} must be more than 0 and at most 1; leave it out to drop no value")
         self.noise, self.temperature = noise, temperature
         self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
 
