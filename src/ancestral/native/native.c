@@ -32,15 +32,38 @@ enum { MOST = 64, PATIENCE = 2000 };
 struct team {
     int members;
     atomic_int arrived, round;
+    struct {
+        _Alignas(64) atomic_int units; /* of a member's share that were claimed since the last meeting */
+    } claimed[MOST];
 };
+
+static void unclaim(team_t *team) {
+    for (int m = 0; m < team->members; m++) atomic_store_explicit(&team->claimed[m].units, 0, memory_order_relaxed);
+}
+
+int64_t team_claim(team_t *team, int member, int64_t units) {
+    for (int i = 0; i < team->members; i++) {
+        const int64_t of = (member + i) % team->members;
+        const int64_t from = units * of / team->members, size = units * (of + 1) / team->members - from;
+        atomic_int *claimed = &team->claimed[of].units;
+        if (atomic_load_explicit(claimed, memory_order_relaxed) >= size) continue;
+        const int64_t at = atomic_fetch_add_explicit(claimed, 1, memory_order_relaxed);
+        if (at < size) return from + at;
+    }
+    return -1;
+}
 
 /* All members wait for each other. */
 void team_meet(team_t *team, int member) {
     (void)member;
-    if (team->members == 1) return;
+    if (team->members == 1) {
+        unclaim(team);
+        return;
+    }
     int round = atomic_load_explicit(&team->round, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 == team->members) {
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+        unclaim(team);
         atomic_store_explicit(&team->round, round + 1, memory_order_release);
         return;
     }
@@ -113,6 +136,7 @@ static void together(work_t work, void *argument, int members) {
     crew.work = work, crew.argument = argument;
     crew.team.members = members < crew.workers + 1 ? members : crew.workers + 1;
     atomic_store(&crew.team.arrived, 0);
+    unclaim(&crew.team);
     atomic_store(&crew.finished, 0);
     atomic_fetch_add(&crew.call, 1);
     if (atomic_load(&crew.sleeping)) {

@@ -118,6 +118,9 @@ typedef struct {
 
 typedef struct team team_t;
 void team_meet(team_t *team, int member);
+/* The next of so many units of work, or -1 if all are taken: those of the member's own share, and then of the others'.
+   To be called until it says so, for one number of units between two meetings. */
+int64_t team_claim(team_t *team, int member, int64_t units);
 
 typedef struct {
     int64_t (*room_linear)(const matrix_t *, int64_t rows, int64_t members);
