@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ancestral.decoding.continuous import Continuous, Engine, Job
 from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.streams import continue_streams
-from ancestral.errors import UnsupportedError
+from ancestral.errors import DataError, UnsupportedError
 from ancestral.generator import Generator
 from ancestral.heads import Categorical
 from ancestral.networks import CausalTransformer, Mamba, MaskedTransformer, QueryTransformer, Recurrent
@@ -231,7 +231,7 @@ def test_windows_that_do_not_move_on_end_there() -> None:
         engine.submit(Job(torch.zeros(N, dtype=torch.int64), 1, 0))
     with pytest.raises(ValueError, match="at least 1"):
         engine.submit(Job(torch.zeros(2, dtype=torch.int64), 0, 0))
-    with pytest.raises(ValueError, match="temperature"):
+    with pytest.raises(DataError, match="temperature"):
         engine.submit(Job(torch.zeros(2, dtype=torch.int64), 1, 0, {"temperature": -1}))
     assert not engine.busy
 
