@@ -186,6 +186,8 @@ class Order:
         Args:
             scales: side (or height and width) of every map, coarsest first; N is the total number of sites.
         """
+        if not scales:
+            raise ValueError("a pyramid needs at least one scale")
         return cls(torch.cat([torch.full((h * w,), k) for k, (h, w) in enumerate(map(_pair, scales))]))
 
     @classmethod
@@ -201,12 +203,15 @@ class Order:
     @classmethod
     def neighbour(cls, *shape: int) -> Order:
         """By Manhattan distance from the first corner (NAR: He et al. 2025, arXiv:2503.10696)."""
+        if not shape:
+            raise ValueError("give the grid's size along at least one axis")
         axes = torch.meshgrid(*[torch.arange(s) for s in shape], indexing="ij")
         return cls(torch.stack(list(axes)).sum(0).reshape(-1))
 
     @classmethod
     def cells(cls, height: int, width: int, cell: int) -> Order:
         """Cells of ``cell x cell`` sites at once, cells in raster order (xAR: Ren et al. 2025, arXiv:2502.20388)."""
+        _positive(cell=cell)
         v, u = _grid(height, width)
         columns = -(-width // cell)
         return cls(((v // cell) * columns + u // cell).reshape(-1))
@@ -214,6 +219,7 @@ class Order:
     @classmethod
     def subsamples(cls, height: int, width: int, stride: int) -> Order:
         """Sites ``stride`` apart at once, one such subsample after the other (xAR: Ren et al. 2025)."""
+        _positive(stride=stride)
         v, u = _grid(height, width)
         return cls(((v % stride) * stride + u % stride).reshape(-1))
 
@@ -227,6 +233,7 @@ class Order:
         Raises:
             ValueError: the grid cannot be cut evenly.
         """
+        _positive(regions=regions)
         if height % regions or width % regions:
             raise ValueError(f"a {height} x {width} grid cannot be cut into {regions} x {regions} equal regions")
         v, u = _grid(height, width)
@@ -237,6 +244,7 @@ class Order:
     @classmethod
     def masks(cls, n: int, steps: int, seed: int = 0, batch: int | None = None) -> Order:
         """Random sets on the cosine schedule (MaskGIT: Chang et al. 2022, arXiv:2202.04200)."""
+        _positive(steps=steps)
         order = cls.random(n, seed, batch)
         return cls(cosine_sets(n, steps)[order.rank])
 
@@ -268,6 +276,12 @@ class Order:
 
 def _pair(scale: int | tuple[int, int]) -> tuple[int, int]:
     return (scale, scale) if isinstance(scale, int) else scale
+
+
+def _positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
 
 
 def _grid(height: int, width: int) -> tuple[Tensor, Tensor]:

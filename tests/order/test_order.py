@@ -182,6 +182,16 @@ def test_bad_ranks_are_refused() -> None:
         resolve(Order.raster(3), Space((2, 2), 2))
     with pytest.raises(ValueError, match="cannot be cut"):
         Order.parallel(5, 4, 2)
+    for build, name in (
+        (lambda: Order.parallel(4, 4, 0), "regions=0"),
+        (lambda: Order.cells(4, 4, 0), "cell=0"),
+        (lambda: Order.subsamples(4, 4, -1), "stride=-1"),
+        (lambda: Order.masks(4, 0), "steps=0"),
+        (lambda: Order.scales(()), "at least one scale"),
+        (lambda: Order.neighbour(), "at least one axis"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            build()
 
 
 @pytest.mark.parametrize("name", sorted(NAMED))
