@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,38 @@ def check_guidance(guidance: float, told: Condition) -> None:
         raise DataError(f"guidance={guidance} is no scale; give a finite number, for instance 1.5")
     if guidance and told.label is None and told.text is None:
         raise DataError("guidance strengthens a label or caption, and none was given; add label= or caption=")
+
+
+def check_drawing(options: Mapping[str, Any], guidance: float = 0.0, **whole: Any) -> None:
+    """Refuse what no drawing can use, before any work is done.
+
+    Args:
+        options: those of :class:`ancestral.decoding.walk.Draw`, which checks their ranges.
+        guidance: scale of guidance.
+        whole: arguments that are whole numbers, such as ``n`` and ``seed``.
+
+    Raises:
+        DataError: an unknown option, a wrong type, or fewer items than none.
+    """
+    for name, value in whole.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise DataError(f"{name}={value!r} must be a whole number")
+    if whole.get("n", 0) < 0:
+        raise DataError(f"cannot draw {whole['n']} items; give n=0 or more")
+    if whole.get("draws", 1) < 1:
+        raise DataError(f"draws={whole['draws']} must be at least 1")
+    for name, value in {"guidance": guidance, **options}.items():
+        if name not in ("guidance", *_DRAWING):
+            close = difflib.get_close_matches(name, _DRAWING, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise DataError(f"there is no option {name}={hint}; drawing takes {', '.join(_DRAWING)}")
+        kind = "a whole number" if name == "top_k" else "a number"
+        wanted = "__index__" if name == "top_k" else "__float__"
+        if value is not None and (isinstance(value, bool) or not hasattr(value, wanted)):
+            raise DataError(f"{name}={value!r} must be {kind}")
+
+
+_DRAWING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def class_labels(tokenizer: Tokenizer, label: Any, n: int) -> Tensor | None:

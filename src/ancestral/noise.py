@@ -8,6 +8,7 @@ a thousand others, on one process or on eight, gives the same item. The hash is 
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def unhash64(x: Tensor) -> Tensor:
 
 def item_seeds(seed: int, items: Tensor) -> Tensor:
     """One seed per item: int64 ``[B]`` from a base ``seed`` and the items' numbers, int64 ``[B]``."""
-    base = hash64(torch.tensor(_signed(seed & ((1 << 64) - 1)), dtype=torch.int64))
+    base = hash64(torch.tensor(_signed(operator.index(seed) & ((1 << 64) - 1)), dtype=torch.int64))
     return hash64(items.to(torch.int64) ^ base)
 
 

@@ -141,3 +141,34 @@ def test_what_says_nothing_of_the_class_is_refused() -> None:
         model.sample(1, label=True)
     with pytest.raises(DataError, match="there is no class 'nine'"):
         model.sample(1, label="nine")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"n": 2.5}, "n=2.5 must be a whole number"),
+        ({"n": "3"}, "n='3' must be a whole number"),
+        ({"n": -1}, "cannot draw -1 items"),
+        ({"seed": 1.5}, "seed=1.5 must be a whole number"),
+        ({"first": "a"}, "first='a' must be a whole number"),
+        ({"top_k": 2.5}, "top_k=2.5 must be a whole number"),
+        ({"temperature": "hot"}, "temperature='hot' must be a number"),
+        ({"guidance": "1", "label": 0}, "guidance='1' must be a number"),
+        ({"temprature": 1.0}, "no option temprature= .did you mean temperature"),
+        ({"draws": 3}, "no option draws="),
+    ],
+)
+def test_arguments_of_drawing_are_checked(wrong: dict[str, Any], said: str) -> None:
+    model, data = built("any-order")
+    with pytest.raises(DataError, match=said):
+        model.sample(**wrong)
+    if not {"n", "first", "draws"} & set(wrong):
+        known = np.ones(data.pixels.shape[1:3], bool)
+        with pytest.raises(DataError, match=said):
+            model.complete(data, known=known, **wrong)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    model, _ = built("any-order")
+    drawn = model.sample(np.int64(2), seed=np.int64(1), temperature=np.float32(1.0), top_k=np.int64(2))
+    assert (drawn == model.sample(2, seed=1, top_k=2)).all()

@@ -148,11 +148,12 @@ def info(model: Positional[Saved], recipe: RecipeFile = None, json: bool = False
     if json:
         console.emit(content)
         return
+    shape = f" ({' x '.join(map(str, space.shape))})" if len(space.shape) > 1 else ""
     values = f"{space.largest} values each" if space.discrete else "real values"
     rows = [
         ("recipe", f"{record.id}: {record.title}" + (f" ({record.paper})" if record.paper else "")),
         ("data", loaded.tokenizer.modality),
-        ("sites", f"{space.n} ({' x '.join(map(str, space.shape))}), {values}"),
+        ("sites", f"{space.n}{shape}, {values}"),
         ("order", "any: every part can be given" if content["any_order"] else "fixed"),
         ("can do", ", ".join({"log_prob": "score"}.get(v, v) for v in loaded.verbs())),
         ("size", f"{loaded.parameters:,} parameters, {console.human(console.bytes_of(model))}"),
