@@ -95,6 +95,23 @@ def test_ragged_categories_have_no_mass_beyond_their_size() -> None:
         torch.testing.assert_close(own[item], expected)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.floats(0.1, 30), st.integers(0, 2**31))
+def test_the_cumulative_distribution_is_what_values_are_drawn_and_coded_by(k: int, spread: float, seed: int) -> None:
+    logits = spread * torch.randn(2, 3, k, generator=torch.Generator().manual_seed(seed))
+    leaf = Finite(logits)
+    edges = leaf.cdf()
+    assert edges.dtype == torch.float64 and edges.shape == (2, 3, k)
+    assert (edges.diff(dim=-1) >= 0).all() and torch.allclose(edges[..., -1], torch.ones(2, 3, dtype=torch.float64))
+    values = torch.randint(0, k, (2, 3), generator=torch.Generator().manual_seed(seed))
+    below = torch.where(values > 0, edges.gather(-1, (values[..., None] - 1).clamp(min=0))[..., 0], 0.0)
+    mass = edges.gather(-1, values[..., None])[..., 0] - below
+    assert torch.allclose(mass, leaf.log_prob(values).double().exp(), atol=1e-6)
+    drawn = leaf.draw(Noise(torch.arange(2)))
+    again = (Noise(torch.arange(2)).uniform(3)[..., None].double() * edges[..., -1:] >= edges).sum(-1)
+    assert torch.equal(drawn, again)
+
+
 def test_guidance_is_its_formula() -> None:
     a, b = Finite(features(width=6)), Finite(features(width=6).flip(0))
     found = a.guided(b, 1.5).log_probs()

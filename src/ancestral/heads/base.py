@@ -104,6 +104,15 @@ class Finite(Leaf):
     def log_prob(self, values: Tensor) -> Tensor:
         return self.log_probs().gather(-1, values[..., None])[..., 0]
 
+    def cdf(self) -> Tensor:
+        """Probability of each category or one before it, float64 ``[B, S, K]``.
+
+        It never falls from a category to the next, and is 1 at the last up to rounding. A number in ``[0, 1)`` between
+        two of its values stands for the category of the upper one: so values are drawn, and so a range coder finds
+        the category that a code stands for.
+        """
+        return _cumulated(self.logits, torch.float64)
+
     def draw(self, noise: Noise) -> Tensor:
         """A category per site, int64 ``[B, S]``."""
         return draw_categories(self.logits, noise)
@@ -115,6 +124,10 @@ class Finite(Leaf):
         return Finite(torch.where(mine.isneginf(), mine, pushed))
 
 
+def _cumulated(log_probs: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.softmax(log_probs, -1).cumsum(-1, dtype=dtype)
+
+
 def draw_categories(log_probs: Tensor, noise: Noise, dtype: torch.dtype = torch.float64) -> Tensor:
     """One category per site by inverting the cumulative distribution: int64 ``[B, S]``.
 
@@ -123,7 +136,7 @@ def draw_categories(log_probs: Tensor, noise: Noise, dtype: torch.dtype = torch.
         noise: one stream per item.
         dtype: that probabilities are cumulated in; single precision is as exact as the logits for some 100 categories.
     """
-    edges = torch.softmax(log_probs, -1).cumsum(-1, dtype=dtype)
+    edges = _cumulated(log_probs, dtype)
     total = edges[..., -1:]
     # Rounding up to the total would reach an impossible category; below it the first higher edge has mass.
     u = noise.uniform(edges.shape[1])[..., None].to(dtype).mul_(total)
