@@ -291,7 +291,7 @@ def main() -> None:
         if part in NETWORKS:
             parts[part] = one_at_a_time(options.peers, options.folder, part, options.rounds, options.threads)
         elif part == "batch":
-            parts[part] = in_a_batch(options.peers, options.folder, max(2, options.rounds // 2), options.threads)
+            parts[part] = in_a_batch(options.peers, options.folder, options.rounds, options.threads)
         elif part == "smollm2":
             parts[part] = language_model(options.peers, options.rounds, options.threads)
         else:
