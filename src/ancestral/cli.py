@@ -65,6 +65,7 @@ EXAMPLES = {
   ancestral score adult.ancestral new.csv --per-site --out scores.csv""",
     "complete": """\
   ancestral complete adult.ancestral gaps.csv --out filled.csv
+  ancestral complete adult.ancestral gaps.csv --point --out estimated.csv
   ancestral complete digits.ancestral test.npz --known top --draws 4 --out completed.png
   ancestral complete novel.ancestral beginning.txt --length 500""",
     "compress": "  ancestral compress digits.ancestral test.npz --out test.anc --verify",

@@ -149,6 +149,9 @@ def test_completion_of_a_table_and_of_text(place, tmp_path, capsys):
         rows = list(csv.DictReader(handle))
     assert rows[0]["sex"] == "Female" and rows[0]["group"] == "a" and rows[1]["age"] == "30"
     assert all(cell for row in rows for cell in row.values())
+    found = answer(capsys, "complete", model, place / "gaps.csv", "--point")
+    again = answer(capsys, "complete", model, place / "gaps.csv", "--point", "--seed", 5)
+    assert found["method"] == "point" and found["items"] == again["items"] and len(found["items"]) == len(rows)
     found = answer(capsys, "complete", model, place / "people.csv", "--known", "sex,age")
     assert found["method"] == "exact" and len(found["items"]) == 60
     text = answer(capsys, "complete", place / "novel.ancestral", place / "novel.txt", "--length", 5)

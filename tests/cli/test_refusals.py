@@ -139,6 +139,8 @@ def test_options_that_do_not_suit(place, tmp_path, capsys):
     assert "sex=Female" in sentence(capsys, "sample", place / "people.ancestral", "--given", "group")
     said = sentence(capsys, "complete", place / "people.ancestral", place / "gaps.csv", "--known", "top")
     assert "no column 'top'" in said
+    said = sentence(capsys, "complete", place / "people.ancestral", place / "gaps.csv", "--point", "--draws", 3)
+    assert "leave out --draws" in said
     assert "mask" in sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "none.npy")
     np.save(tmp_path / "odd.npy", np.zeros((3, 3)))
     said = sentence(capsys, "complete", images, place / "digits.npz", "--known", tmp_path / "odd.npy")

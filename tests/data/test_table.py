@@ -52,6 +52,7 @@ frames = [
     pd.DataFrame({"a": pd.Series(["x", None], dtype=object), "b": pd.Series([True, False], dtype=object)}),
     pd.DataFrame({"a": pd.Series([0.5, None, -0.0], dtype="Float64"), "b": pd.Series([0.0, -0.0, 1.5], dtype=object)}),
     pd.DataFrame({"a": pd.Series([255, 0], dtype="uint8"), "b": pd.Series([np.nan, np.nan])}),
+    pd.DataFrame({"a": pd.Series([1, 2**63 + 5, 2**64 - 1], dtype="uint64"), "b": [-(2**63), 0, 2**63 - 1]}),
 ]
 
 
@@ -117,6 +118,8 @@ def test_the_separator_and_header_are_found(tmp_path, separator):
         (b"", "empty table"),
         (b"a,b\n", "no rows"),
         (b"a,b\nx,\xff\n", "0xff at offset 6.*encoding="),
+        (b'a,b\n1,2\n3,"4\n5,6\n', "line 3 of .* is no csv .a quote opens there and never closes"),
+        (b'a,b\n1,2\n3,"4', "line 3 of .*a quote opens there"),
     ],
 )
 def test_bad_csv_is_one_clear_sentence(tmp_path, content, said):

@@ -8,6 +8,7 @@ import sys
 from unittest import SkipTest
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
@@ -22,6 +23,7 @@ from tables_toys import TINY, made
 from ancestral import TableClassifier, TableModel, TableRegressor
 from ancestral.errors import DataError
 from ancestral.order import Order
+from ancestral.tables import impute
 
 QUICK = dict(recipe="any-order", options=dict(width=8, depth=1, heads=1))
 LEARNT = dict(recipe="any-order", options=dict(TINY, lr=1e-2, depth=1))
@@ -104,7 +106,22 @@ def test_gaps_are_filled_and_nothing_else_changes():
     point = model.impute(few)
     gaps = few["label"].isna()
     assert (point.loc[gaps, "label"] == data.iloc[:40].loc[gaps, "label"]).mean() > 0.8
+    pd.testing.assert_frame_equal(impute(model.model_, few), point)
     assert len(model.complete(few, draws=3)) == 120
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow"])
+def test_frames_of_other_kinds_come_back_as_theirs(kind):
+    data = made(60)
+    if kind == "polars":
+        X = pytest.importorskip("polars").from_pandas(data.drop(columns="label"))
+    else:
+        X = pytest.importorskip("pyarrow").table(data.drop(columns="label"))
+    model = TableClassifier(steps=3, **QUICK).fit(X, data["label"])
+    assert isinstance(model.predict_proba(X), np.ndarray)
+    chances = TableModel(steps=3, **QUICK).fit(X).predict_proba(X, "size")
+    for result in (chances, model.sample(3), model.complete(X), model.impute(X)):
+        assert type(result) is type(X)
 
 
 def test_arrays_come_back_as_arrays():

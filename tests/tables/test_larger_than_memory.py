@@ -192,6 +192,7 @@ def test_bad_files_are_one_clear_sentence(tmp_path, files):
     (tmp_path / "a.csv").write_text("x,y\n1,2\n3,4\n")
     (tmp_path / "b.csv").write_text("x,z\n1,2\n")
     (tmp_path / "ragged.csv").write_text("x,y\n" + "1,2\n" * 300 + "3\n")
+    (tmp_path / "open.csv").write_text('x,y\n1,2\n"a\nb",4\n5,"6\n7,8\n')
     (tmp_path / "twice.csv").write_text("x,x\n1,b\n")
     (tmp_path / "bytes.csv").write_bytes(b"x,y\n1,\xff\n")
     (tmp_path / "head.csv").write_text("x,y\n")
@@ -202,6 +203,7 @@ def test_bad_files_are_one_clear_sentence(tmp_path, files):
         (lambda: list(read([tmp_path / "a.csv", tmp_path / "b.csv"], "table").chunks()), "b.csv lacks the column 'y'"),
         (lambda: list(read(tmp_path / "ragged.csv", chunk=9).chunks()), "line 302 of .* 1 cells where the first .* 2"),
         (lambda: list(read(tmp_path / "twice.csv", chunk=9, header=True).chunks()), "two columns named 'x'"),
+        (lambda: list(read(tmp_path / "open.csv", chunk=9).chunks()), "line 5 of .*a quote opens there and never closes"),
         (lambda: list(read(tmp_path / "bytes.csv", chunk=9).chunks()), "not utf-8 text: byte 0xff"),
         (lambda: list(read(tmp_path / "head.csv", chunk=9, header=True).chunks()), "there are no rows in"),
         (lambda: list(read(tmp_path / "cut.csv.gz", chunk=9).chunks()), "cannot be read to its end"),

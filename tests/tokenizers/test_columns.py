@@ -131,6 +131,17 @@ def test_kinds():
     assert sum(s.stop - s.start for s in tokenizer.columns.values()) == tokenizer.space.n
 
 
+def test_an_exponent_with_trailing_zeros_is_written_as_it_stands():
+    rng = np.random.default_rng(0)
+    cells = [f"{x:.3e}" for x in rng.normal(size=3000) * 1e-8]
+    assert sum("0e" in c for c in cells) > 200
+    tokenizer = Columns().fit(table(x=cells[:2000]))
+    low, high = min(cells[:2000], key=float), max(cells[:2000], key=float)
+    fresh = [c for c in cells[2000:] if float(low) < float(c) < float(high)]
+    values, escapes = tokenizer.encode_with_escapes(table(x=fresh))
+    assert escapes == b"" and tokenizer.decode(values).cells("x").tolist() == fresh
+
+
 def test_numbers_between_the_extremes_need_no_escape():
     tokenizer = Columns().fit(table(x=[str(i * i * 7) for i in range(500)]))
     assert check(tokenizer, table(x=[str(i) for i in range(0, 499 * 499 * 7, 997)])) == b""

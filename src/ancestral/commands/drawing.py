@@ -110,6 +110,7 @@ def complete(
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(optional)")] = None,
     known: MaybeText = None,
     draws: Annotated[int, arg(aliases=["-k"])] = 1,
+    point: bool = False,
     label: MaybeText = None,
     caption: MaybeText = None,
     seed: int = 0,
@@ -135,6 +136,8 @@ def complete(
             (.npy, or an image that is white where known); coarse for images that are smaller than the model's, to
             which models that draw scale by scale add the finer maps.
         draws: completions per item, next to each other.
+        point: of tables: fill every gap with its best estimate (the median of numbers and dates, the likeliest value of
+            everything else) rather than draw.
         label: the class of the items, by name or number; `own` takes each item's own label.
         caption: a text that says what to draw, for models of images with captions; `own` takes each item's own.
         seed: the same seed gives the same completions.
@@ -160,31 +163,43 @@ def complete(
     dataset = console.read_for(loaded, data, set_)
     if images and known is None:
         raise DataError("image files have no gaps of their own; say what is known, for instance --known top")
-    done, details = loaded.complete(
-        dataset,
-        known=None if known is None else console.known_mask(loaded, known),
-        draws=draws,
-        label=console.label_of(loaded, label),
-        caption=True if caption == "own" else caption,
-        seed=seed,
-        length=length,
-        guidance=guidance,
-        as_dataset=True,
-        details=True,
-        **_drawing(temperature, top_k, top_p, min_p),
-    )
+    options = _drawing(temperature, top_k, top_p, min_p)
+    if point:
+        from ancestral.tables import impute
+
+        others = {"known": known, "draws": draws > 1, "label": label, "guidance": guidance, **options}
+        odd = next((name.replace("_", "-") for name, value in others.items() if value), None)
+        if odd is not None:
+            raise DataError(f"--point fills empty cells with best estimates, without drawing; leave out --{odd}")
+        done, method = impute(loaded, dataset, as_dataset=True), "point"
+    else:
+        done, details = loaded.complete(
+            dataset,
+            known=None if known is None else console.known_mask(loaded, known),
+            draws=draws,
+            label=console.label_of(loaded, label),
+            caption=True if caption == "own" else caption,
+            seed=seed,
+            length=length,
+            guidance=guidance,
+            as_dataset=True,
+            details=True,
+            **options,
+        )
+        method = details.method
     written = None if target is None else console.write(done, target)
     if json:
-        content = {"n": len(done), "draws": draws, "method": details.method, "out": target}
+        content = {"n": len(done), "draws": draws, "method": method, "out": target}
         console.emit(content if _pictured(done) else {**content, "items": _plain(done)})
     elif written is not None:
         words = {
             "exact": "conditioned exactly (any-order model)",
             "prefix": "conditioned exactly (what is known comes first)",
             "importance": "conditioned approximately, by importance resampling",
+            "point": "best estimates, cell by cell",
             "pinned": "conditioned approximately, what is known held while the rest of its set is drawn",
         }
-        console.stdout().print(f"{written}; {words.get(details.method, details.method)}", markup=False)
+        console.stdout().print(f"{written}; {words.get(method, method)}", markup=False)
     else:
         console.show(done)
 

@@ -186,7 +186,9 @@ def from_cells(cells: np.ndarray, spec: dict[str, Any]) -> Any:
         array = np.append(np.array([*values, None], dtype=object)[:-1], [None])[codes]
         return pd.Series(array, dtype=name if name != "object" else object)
     if not missing.any():
-        return pd.Series(np.asarray(values)[codes] if len(values) else np.zeros(0), dtype=name)
+        # Whole numbers beyond int64 among smaller ones would be floats without their type.
+        whole = name.lower() if name.lower().startswith(("int", "uint")) else None
+        return pd.Series(np.asarray(values, dtype=whole)[codes] if len(values) else np.zeros(0), dtype=name)
     if name.startswith("float"):
         return pd.Series(np.append(np.asarray(values, dtype=name), np.nan)[codes].astype(name))
     array = np.append(np.array([*values, None], dtype=object)[:-1], [None])[codes]

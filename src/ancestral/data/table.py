@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -393,16 +393,37 @@ def _read_csv(
 
 def _rows(text: str, separator: str, path: Path, skip: int) -> tuple[list[list[str]], list[int]]:
     """The rows that are not blank, and the line of the file on which each ends."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows, lines = [], []
     try:
-        for row in reader:
-            if row:
-                rows.append(row)
-                lines.append(reader.line_num + skip)
+        for row, line in csv_rows(io.StringIO(text, newline=""), separator):
+            rows.append(row)
+            lines.append(line + skip)
     except csv.Error as error:
-        raise DataError(f"line {reader.line_num + skip} of {path} is no csv ({error}); mend its quotes") from error
+        line = 1 + (lines[-1] if lines else skip)
+        raise DataError(f"line {line} of {path} is no csv ({error}); mend its quotes") from error
     return rows, lines
+
+
+def csv_rows(lines: Iterable[str], separator: str) -> Iterator[tuple[list[str], int]]:
+    """The rows that are not blank, and the line, from 1, on which each ends.
+
+    Raises:
+        csv.Error: as Python's reader, and a quote that is still open at the end, which would swallow all the rest.
+    """
+    ended = False
+
+    def and_a_blank() -> Iterator[str]:
+        nonlocal ended
+        yield from lines
+        ended = True
+        yield "\n"
+
+    reader = csv.reader(and_a_blank(), delimiter=separator)
+    for row in reader:
+        if row and ended:
+            raise csv.Error("a quote opens there and never closes")
+        if row:
+            yield row, reader.line_num
 
 
 def separator_of(text: str) -> str:

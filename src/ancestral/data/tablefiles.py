@@ -16,7 +16,7 @@ import numpy as np
 
 from ancestral.data.arrow import write_field
 from ancestral.data.base import Dataset, existing, files_under, positions
-from ancestral.data.table import SUFFIXES, Table, has_header, separator_of
+from ancestral.data.table import SUFFIXES, Table, csv_rows, has_header, separator_of
 from ancestral.errors import DataError
 
 CHUNK = 131_072
@@ -249,14 +249,11 @@ def csv_chunks(path: Path, rows: int, form: Format) -> Iterator[Table]:
                 separator = separator_of(handle.read(200_000))
                 handle.seek(0)
             _skip(handle, form.skip)
-            reader = csv.reader(handle, delimiter=separator)
             names: list[str] | None = None
             block: list[list[str]] = []
             header = form.header
-            for row in reader:
-                line = reader.line_num + form.skip
-                if not row:
-                    continue
+            for row, number in csv_rows(handle, separator):
+                line = number + form.skip
                 if names is None and len(block) < 200:
                     block.append(row)
                     continue

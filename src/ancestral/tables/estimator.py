@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from ancestral.data.arrow import on_rows_of
+from ancestral.data.arrow import of_kind, on_rows_of
 from ancestral.errors import DataError
 from ancestral.tables.bases import (
     BaseEstimator,
@@ -168,11 +168,10 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             options: ``values=``, ``missing=``, ``batch_size=``.
 
         Returns:
-            DataFrame ``[n, V]``, its columns the values (a plain array for :class:`TableClassifier`).
+            DataFrame ``[n, V]`` of the kind of ``X`` (an Arrow table for an Arrow table), its columns the values; a
+            plain array for :class:`TableClassifier`.
         """
-        with _as_input_errors():
-            model, name = self._model(), self._target(target)
-            return on_rows_of(model.predict_proba(self._features(X, without=name), name, **options), X)
+        return of_kind(self._chances(X, target, **options), X)
 
     def complete(self, X: Any, *, draws: int = 1, random_state: int | None = None) -> Any:
         """Rows whose missing cells are drawn given the cells that are there; ``n * draws`` of them.
@@ -204,7 +203,7 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
             raise InputError(f"method={method!r} is no way to impute; choose point or draw")
         with _as_input_errors():
             model = self._model()
-            return on_rows_of(self._give(impute(model, whole(model, self._features(X)))), X)
+            return on_rows_of(self._give(impute(model, whole(model, self._features(X)), as_dataset=True)), X)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model, for :func:`ancestral.load`."""
@@ -253,6 +252,11 @@ class TableModel(BaseEstimator):  # type: ignore[misc, unused-ignore]
         if name is None:
             raise InputError("no target column was named; give target= here or to the constructor, or fit with y")
         return name
+
+    def _chances(self, X: Any, target: str | None, **options: Any) -> pandas.DataFrame:
+        with _as_input_errors():
+            model, name = self._model(), self._target(target)
+            return model.predict_proba(self._features(X, without=name), name, **options)
 
     def _seed(self, random_state: Any) -> int:
         state = self.random_state if random_state is None else random_state
@@ -339,7 +343,7 @@ class TableClassifier(ClassifierMixin, TableModel):  # type: ignore[misc, unused
         if target is not None and target != self._fitted_target():
             return super().predict_proba(X, target, **options)
         self._model()
-        return super().predict_proba(X, None, values=list(self.classes_), **options).to_numpy()
+        return self._chances(X, None, values=list(self.classes_), **options).to_numpy()
 
     def predict(self, X: Any, target: str | None = None, **options: Any) -> np.ndarray:
         """The most probable class ``[n]``; for another target as :class:`TableModel`."""

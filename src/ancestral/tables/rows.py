@@ -66,8 +66,16 @@ def whole(model: Model, data: Any) -> Table:
     return table.with_frame(frame)
 
 
-def impute(model: Model, data: Any, *, batch_size: int = 256) -> Table:
-    """The table with every missing cell filled by its own best estimate given the cells that are there.
+def impute(model: Model, data: Any, *, batch_size: int = 256, as_dataset: bool = False) -> Any:
+    """The rows with every missing cell filled by its own best estimate given the cells that are there.
+
+    The median of numbers and dates, the most probable value of everything else; ``model.complete`` draws instead.
+
+    Args:
+        model: fitted to a table.
+        data: rows with gaps.
+        batch_size: rows asked for together.
+        as_dataset: return a :class:`Table` rather than the form that the data had.
 
     Raises:
         DataError: the columns are not those of the training table.
@@ -81,7 +89,8 @@ def impute(model: Model, data: Any, *, batch_size: int = 256) -> Table:
         if gaps.any() and tokenizer.kinds[name] != "missing":
             found = predict(model, table.take(gaps), name, missing="unknown", batch_size=batch_size)
             frame[name] = _filled(frame[name], gaps, found, table.kind)
-    return table.with_frame(frame)
+    filled = table.with_frame(frame)
+    return filled if as_dataset else filled.completed(data)
 
 
 def fill(table: Table, drawn: Table, draws: int = 1) -> Table:

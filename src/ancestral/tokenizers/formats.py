@@ -390,11 +390,12 @@ def infer(cells: list[str], counts: np.ndarray, spec: str) -> Format | None:
     if best is not None:
         return best
     sample = cells[:: max(1, len(cells) // 50)]
-    others: list[Format] = [FloatFormat()]
+    others: list[Format] = []
     spelled = [m for m in map(_SCIENTIFIC.fullmatch, sample) if m is not None]
     if 2 * len(spelled) > len(sample):
         places = Counter(len(m[3]) for m in spelled).most_common(1)[0][0]
         others += [ScientificFormat(places, mark) for mark in "eE"]
+    others.append(FloatFormat())  # last: it writes nine tenths of such numbers too, those without trailing zeros
     if spec == "time":
         others += [DateFormat("%H:%M:%S", "s"), DateFormat("%H:%M:%S.%f", "us")]
     if spec == "csv":
