@@ -166,6 +166,42 @@ def test_files_without_a_context_table_and_with_numbers_for_times(tmp_path):
     assert np.isfinite(two.log_prob(bare)).all() and len(two.log_prob(bare)) == bare["user"].nunique()
 
 
+def _of(kind, frame):
+    words = frame.assign(day=frame["day"].dt.strftime("%Y-%m-%d")) if "day" in frame and kind == "words" else frame
+    if kind == "polars":
+        return pytest.importorskip("polars").from_pandas(words)
+    arrow = pytest.importorskip("pyarrow")
+    if kind == "arrow":
+        return arrow.table(words)
+    if kind == "dates":
+        table = arrow.table(words)
+        at = table.schema.get_field_index("day")
+        return table if at < 0 else table.set_column(at, "day", table.column("day").cast(arrow.date32()))
+    if kind == "zones" and "day" in words:
+        return words.assign(day=words["day"].dt.tz_localize("Europe/Oslo"))
+    return words
+
+
+@pytest.mark.parametrize("kind", ["words", "zones", "polars", "arrow", "dates"])
+def test_rows_and_context_come_back_in_their_own_types(kind, tmp_path):
+    rows, users = (_of(kind, frame) for frame in purchases(60))
+    made = ancestral.fit(rows, context=users, context_key="id", steps=3, **QUICK)
+    made.save(tmp_path / "m")
+    told, drawn = ancestral.load(tmp_path / "m").sample(30, seed=1)
+    assert type(told) is type(users) and type(drawn) is type(rows) and len(drawn)
+    for name in ("day", "what", "amount"):
+        assert _type(drawn, name) == _type(rows, name)
+    assert _type(told, "plan") == _type(users, "plan")
+    assert np.isfinite(made.log_prob(drawn, told)).all()
+    users = told.to_pandas() if kind in ("polars", "arrow", "dates") else told
+    keep = set((drawn.to_pandas() if kind in ("polars", "arrow", "dates") else drawn)["user"])
+    assert type(made.complete(drawn, users[users["id"].isin(keep)], events=2)) is type(rows)
+
+
+def _type(frame, name):
+    return frame.schema.field(name).type if type(frame).__module__.startswith("pyarrow") else frame[name].dtype
+
+
 def test_bad_input_is_one_clear_sentence(model):
     numbered = pd.DataFrame({"user": [3, 7, 7], "day": [1, 2, 3], "what": ["x", "y", "x"]})
     rows, users = purchases(30)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ancestral.data import read
+from ancestral.data.cells import datetime_cells, from_cells
 from ancestral.data.table import Table
 from ancestral.errors import DataError
 from ancestral.tokenizers.columns import Columns
@@ -58,6 +59,8 @@ class EventCodec:
         self.context, self.gap, self.others = Columns(), Columns(), Columns()
         self.unit, self.span, self.form = "", (0, 1), ""
         self.zone: str | None = None
+        self.written: dict[str, Any] = {}  # how the times are
+        self.outer: dict[str, dict[str, Any]] = {}  # of the rows and of the context table
         self.has_context = False
 
     # -- fitting and encoding
@@ -71,6 +74,7 @@ class EventCodec:
         table, told = self._read(rows, context)
         self.has_context = told is not None
         self._choose_unit(table)
+        self.outer = {name: _outer(each) for name, each in (("rows", table), ("context", told)) if each is not None}
         sorted_rows, keys, length, ticks = self._sorted(table, told)
         starts = np.cumsum(length) - length
         self.span = (int(ticks.min()), max(int(ticks.max()), int(ticks.min()) + 1))
@@ -162,6 +166,9 @@ class EventCodec:
         import pandas as pd
 
         column = table.frame[self.time]
+        if isinstance(column.dtype, pd.ArrowDtype):
+            cells = table.cells(self.time)
+            column = from_cells(cells, {"dtype": table.schema[self.time]["dtype"]})
         if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
             return column
         numbers = pd.to_numeric(column, errors="coerce")
@@ -179,7 +186,9 @@ class EventCodec:
         """The coarsest unit that holds all times exactly."""
         import pandas as pd
 
-        self.form = table.kind
+        table.cells(self.time)
+        self.form, self.written = table.kind, table.schema[self.time]
+        self.written = self.written.get("inner", self.written)  # drawn times need not be among the categories
         moments = self._moments(table)
         if pd.api.types.is_datetime64_any_dtype(moments):
             values = _plain(moments.dropna()).to_numpy()
@@ -211,15 +220,24 @@ class EventCodec:
         return values.astype(np.int64)
 
     def times(self, ticks: np.ndarray) -> Any:
-        """The times, as the training table wrote them, of int64 ticks."""
+        """The times, in the type that the training table has them in, of int64 ticks."""
         import pandas as pd
 
         if not self.unit:
-            return pd.Series(ticks)
+            numbers = ticks.astype(str).astype(object)
+            return pd.Series(ticks) if self.form == "csv" else from_cells(numbers, self.written)
+        if not self.written["dtype"].startswith(("csv", "str", "object")):
+            return from_cells(datetime_cells(ticks.view(f"M8[{self.unit}]")), self.written)
         moments = pd.Series(ticks.view(f"M8[{self.unit}]").astype("M8[s]" if self.unit == "D" else f"M8[{self.unit}]"))
-        if self.form == "csv":
-            return moments.dt.strftime(_WRITTEN.get(self.unit, "%Y-%m-%dT%H:%M:%S.%f"))
-        return moments if self.zone is None else moments.dt.tz_localize("UTC").dt.tz_convert(self.zone)
+        pattern = _WRITTEN.get(self.unit, "%Y-%m-%dT%H:%M:%S.%f")
+        if self.zone is not None:
+            moments, pattern = moments.dt.tz_localize("UTC").dt.tz_convert(self.zone), pattern + "%z"
+        return from_cells(moments.dt.strftime(pattern).to_numpy(dtype=object), self.written)
+
+    def native(self, frame: Any, which: str) -> Any:
+        """A frame of the ``rows`` or of the ``context`` as the training table's library has it."""
+        form = self.outer.get(which, {"kind": "csv"})
+        return frame if form["kind"] == "csv" else Table(frame, **form).native()
 
     # -- tables
 
@@ -253,7 +271,7 @@ class EventCodec:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON content; see :meth:`load_state`."""
-        plain = ("key", "time", "context_key", "unit", "span", "form", "has_context", "zone")
+        plain = ("key", "time", "context_key", "unit", "span", "form", "has_context", "zone", "written", "outer")
         parts = {name: getattr(self, name).state() for name in ("context", "gap", "others")}
         return {name: getattr(self, name) for name in plain} | parts
 
@@ -263,7 +281,20 @@ class EventCodec:
             getattr(self, name).load_state(state[name])
         for name in ("key", "time", "context_key", "unit", "form", "has_context", "zone"):
             setattr(self, name, state[name])
+        # Models of before these were kept have moments or plain words.
+        self.written = state.get("written", {"dtype": self.form if self.form == "csv" else f"datetime64[{self.unit}]"})
+        self.outer = state.get("outer", {})
         self.span = (state["span"][0], state["span"][1])
+
+
+def typed(table: Table) -> Any:
+    """The columns in their own types; those of a csv as pandas reads them."""
+    return table.native() if table.kind == "csv" else table.frame
+
+
+def _outer(table: Table) -> dict[str, Any]:
+    """How the source has its rows, for :class:`Table`."""
+    return {"kind": table.kind, "fields": table.fields, "numbered": table.numbered}
 
 
 def _plain(moments: Any) -> Any:

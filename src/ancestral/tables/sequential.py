@@ -16,7 +16,7 @@ from ancestral.files import atomic_path
 from ancestral.fitting import check_options, held_share, train_config
 from ancestral.noise import Noise, item_seeds
 from ancestral.tables.event_network import EventNetwork
-from ancestral.tables.events import Encoded, EventCodec
+from ancestral.tables.events import Encoded, EventCodec, typed
 from ancestral.version import __version__
 
 if TYPE_CHECKING:
@@ -214,12 +214,12 @@ class SequentialTable:
         # Without a first time there are no rows; with one, there is at least one.
         some = torch.tensor(first.notna().to_numpy(dtype=bool))
         owner, when, symbols = self._walk(noise, told, state, ticks, some.long(), torch.where(some, most, 0), True)
-        rows = self._rows(owner, when, symbols, pd.Index(range(n)))
+        rows = self.codec.native(self._rows(owner, when, symbols, pd.Index(range(n))), "rows")
         if not self.codec.has_context:
             return Drawn(None, rows)
-        told_frame = table.native().drop(columns=self.codec.first_time)
+        told_frame = typed(table).drop(columns=self.codec.first_time)
         told_frame.insert(0, self.codec.context_key, range(n))
-        return Drawn(told_frame, rows)
+        return Drawn(self.codec.native(told_frame, "context"), rows)
 
     @torch.no_grad()
     def complete(
@@ -267,7 +267,7 @@ class SequentialTable:
         frame = self._rows(repeated[owner], when, symbols, encoded.keys)
         if draws > 1:
             frame.insert(1, "draw", (owner % draws).numpy())
-        return frame
+        return self.codec.native(frame, "rows")
 
     def _walk(
         self, noise: Noise, told: Tensor, state: Tensor, ticks: Tensor, least: Tensor, limit: Tensor, fresh: bool
@@ -327,8 +327,7 @@ class SequentialTable:
         frame = pd.DataFrame(parts)
         if codec.others.schema:
             others = codec.others.decode(symbols[:, self.network.gaps :])
-            native = others.frame if not len(owner) else others.native()
-            frame = pd.concat([frame, native], axis=1)
+            frame = pd.concat([frame, typed(others) if len(owner) else others.frame], axis=1)
         return frame
 
     # -- saving
