@@ -172,6 +172,44 @@ def test_samples_go_to_a_file_chunk_by_chunk(tmp_path):
     assert set(pd.read_csv(tmp_path / "y.csv")["size"]) == {3}
 
 
+def test_plain_numbers_of_a_csv_are_numbers_in_parquet(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 300
+    frame = pd.DataFrame(
+        {
+            "whole": rng.integers(-9, 9, n),
+            "wide": rng.integers(0, 10**6, n),
+            "gaps": [None if i % 7 == 0 else str(i * i) for i in range(n)],
+            "decimal": rng.normal(size=n).round(3),
+            "truth": rng.random(n) < 0.5,
+            "zip": [f"{i:05d}" for i in rng.integers(0, 99999, n)],
+            "money": [f"${i}.50" for i in range(n)],
+            "mixed": ["n/a" if i % 9 == 0 else str(i) for i in range(n)],
+            "word": rng.choice(["a", "b", ""], n),
+        }
+    )
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    model = ancestral.fit(tmp_path / "x.csv", recipe="any-order", width=8, depth=1, heads=1, steps=3, quiet=True)
+    model.sample(40, as_dataset=True).save(tmp_path / "once.parquet")
+    sample_to(model, 40, tmp_path / "parts.parquet", chunk=3)
+    for name in ("once.parquet", "parts.parquet"):
+        schema = pq.read_schema(tmp_path / name)
+        types = {field.name: str(field.type).removeprefix("large_") for field in schema}
+        assert types == dict(
+            whole="int64",
+            wide="int64",
+            gaps="int64",
+            decimal="double",
+            truth="bool",
+            zip="string",
+            money="string",
+            mixed="string",
+            word="string",
+        )
+    assert pq.read_table(tmp_path / "once.parquet").equals(pq.read_table(tmp_path / "parts.parquet"))
+    assert np.isfinite(np.asarray(model.log_prob(tmp_path / "once.parquet"))).all()
+
+
 def test_files_are_scored_chunk_by_chunk(files, tmp_path):
     model = fitted()
     expected = model.log_prob(made(500), per_site=True)

@@ -27,6 +27,13 @@ def read_field(text: str) -> Any:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))).field(0)
 
 
+def plain_fields(types: dict[str, str]) -> dict[str, str]:
+    """Fields as text, by name, of columns by the names of their types (``int64``, ``double``, ``bool``)."""
+    import pyarrow as pa
+
+    return {name: write_field(pa.field(name, pa.type_for_alias(kind))) for name, kind in types.items()}
+
+
 def arrow_cells(series: Any, name: str) -> tuple[np.ndarray, dict[str, Any]]:
     """A pandas column of an Arrow type as strings that :func:`arrow_series` turns back.
 

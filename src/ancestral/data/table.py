@@ -185,7 +185,7 @@ class Table(Dataset):
                 if self.fields:
                     import pyarrow.parquet as pq
 
-                    pq.write_table(to_arrow(self.frame, self.fields), path)
+                    pq.write_table(self.arrow(), path)
                 else:
                     self.frame.to_parquet(path, index=False)
             return
@@ -197,6 +197,10 @@ class Table(Dataset):
         data = self.text(separator, self.header).encode("utf-8")
         with atomic_path(target) as path:
             path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
+
+    def arrow(self) -> Any:
+        """The rows as an Arrow table in the columns' fields; empty cells of a csv are missing."""
+        return to_arrow(self.frame if self.kind != "csv" else self.frame.replace("", None), self.fields)
 
     def text(self, separator: str, header: bool) -> str:
         """The rows as csv, below their names if ``header``."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ancestral.data.arrow import to_arrow
 from ancestral.data.table import SEPARATED, SUFFIXES, Table
 from ancestral.errors import DataError
 from ancestral.files import atomic_path
@@ -67,7 +66,7 @@ def _parquet(tables: Iterable[Table], path: Path) -> int:
     count = 0
     try:
         for table in tables:
-            rows = to_arrow(table.frame, table.fields)
+            rows = table.arrow()
             if writer is None:
                 # A column without a value so far says nothing about its type.
                 fields = [f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in rows.schema]

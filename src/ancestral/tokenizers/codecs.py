@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,8 @@ Cell = str | None
 MOST = 256  # symbols at one site
 _MET_AGAIN = 0.2  # share of the rows whose value is met again, above which values are listed
 _SPECIALS = 32  # odd cells of a numeric column ("?", "n/a", missing) that get a symbol of their own
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?")
 _BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"0", "1"})
 
 
@@ -239,6 +242,29 @@ class Numbers(Codec):
 def is_listed(codec: Codec) -> bool:
     """Whether the codec has a list of values: a coarse symbol, then an entry of that symbol's list."""
     return bool(len(codec.listed)) if isinstance(codec, Numbers) else len(codec.sizes) == 2
+
+
+def plain_type(codec: Codec) -> str | None:
+    """The Arrow type that holds all of a csv column's cells, written plainly: ``int64``, ``double``, ``bool`` or None.
+
+    Numbers with units, with zeros in front (``00501``) or beside other words are words.
+    """
+    if isinstance(codec, Numbers):
+        if any(codec.specials):
+            return None
+        form = codec.form.state()
+        if codec.form.kind == "decimal":
+            plain = not (form["prefix"] or form["suffix"] or "marks" in form) and form["width"] <= 1
+            return ("double" if form["places"] else "int64") if plain else None
+        return "double" if codec.form.kind == "float" else None
+    words = [cell for cell in codec.cells if cell] if isinstance(codec, Vocabulary) else []
+    if not words:
+        return None
+    if set(words) <= {"True", "False"} or set(words) <= {"true", "false"}:
+        return "bool"
+    if all(map(_WHOLE.fullmatch, words)):
+        return "int64"
+    return "double" if all(map(_DECIMAL.fullmatch, words)) else None
 
 
 def codec_from_state(state: dict[str, Any]) -> Codec:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral.data.arrow import plain_fields
 from ancestral.data.base import Dataset
 from ancestral.data.cells import as_given, holding, widened
 from ancestral.data.table import Table, table_like
@@ -19,7 +20,7 @@ from ancestral.errors import DataError, StreamError
 from ancestral.space import Lexicon, Space
 from ancestral.tokenizers.base import Tokenizer
 from ancestral.tokenizers.checks import refuse_another_type
-from ancestral.tokenizers.codecs import Cell, Codec, Numbers, codec_from_state, fit_codec, is_listed
+from ancestral.tokenizers.codecs import Cell, Codec, Numbers, codec_from_state, fit_codec, is_listed, plain_type
 
 _ORDERED = 24
 """Fewest symbols of a site that are told to be ordered."""
@@ -75,6 +76,7 @@ class Columns(Tokenizer):
     def _settle(self) -> None:
         sizes: list[int] = []
         found: dict[str, slice] = {}
+        self._plain: dict[str, str] | None = None
         lexicons: list[Lexicon] = []
         # What the network knows most about the others from comes first.
         for name, codec in sorted(self._codecs.items(), key=lambda pair: not (self.lists and is_listed(pair[1]))):
@@ -229,7 +231,16 @@ class Columns(Tokenizer):
             table = Table.from_cells(self._cells(values, escapes, self.schema), self.schema, self.form["kind"])
         else:
             table = Table.from_codes(self._coded(self._array(values)), self.schema, self.form["kind"])
-        return table.with_form(self.form)
+        return self._typed(table.with_form(self.form))
+
+    def _typed(self, table: Table) -> Table:
+        """The table, and of a csv the types that parquet shall have its plain numbers and truth values in."""
+        if table.kind == "csv":
+            if self._plain is None:
+                types = {name: plain_type(codec) for name, codec in self._codecs.items()}
+                self._plain = plain_fields({name: kind for name, kind in types.items() if kind is not None})
+            table.fields = self._plain
+        return table
 
     def _cells(self, values: Tensor, escapes: bytes, schema: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
         """Cells of every column, as a table of this ``schema`` has them."""
@@ -297,7 +308,7 @@ class Columns(Tokenizer):
             cells[name] = np.where(there, kept, cells[name])
             schema[name] = holding(cells[name], schema[name], self.schema[name])
         form = dataset.form | {"names": None}
-        return table_like({name: cells[name] for name in schema}, schema, form)
+        return self._typed(table_like({name: cells[name] for name in schema}, schema, form))
 
     def size(self, dataset: Dataset, item: int) -> int:
         return len(self.columns)
