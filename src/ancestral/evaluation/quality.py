@@ -132,7 +132,7 @@ def measure(
         raise DataError(f"this model is of {model.tokenizer.modality}; a quality report is for models of tables")
     table: Any = model.read(data)
     if len(table) < 20:
-        raise DataError(f"there are {len(table)} rows to compare with; give at least 20")
+        raise DataError(f"too few rows to compare with ({len(table)}); give at least 20")
     table = table.take(_choose(len(table), rows, seed))
     real = words_of(table)
     known: Any = None if training is None else model.read(training)
