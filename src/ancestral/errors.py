@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class AncestralError(Exception):
     """Base of every error that is the caller's to mend; the command line prints it without a trace."""
@@ -13,6 +15,21 @@ class DataError(AncestralError):
 
 class UnsupportedError(AncestralError):
     """The model's parts do not allow the verb; the message says which verbs and recipes do."""
+
+
+def check_range(who: str, name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Refuse a number out of range, NaN included.
+
+    Raises:
+        DataError: it is below ``least``, above ``most``, or no number.
+    """
+    try:
+        fits = least <= value <= most
+    except TypeError:
+        fits = False
+    if not fits:
+        span = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise DataError(f"{who}: {name}={value!r} must be {span}")
 
 
 class StreamError(AncestralError):

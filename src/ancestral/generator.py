@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ancestral.decoding.mixing import NGramMixture
 from ancestral.decoding.walk import Draw, walk
+from ancestral.errors import DataError
 from ancestral.heads.base import Distribution, Head
 from ancestral.networks.base import Network
 from ancestral.networks.captions import CaptionEncoder
@@ -20,6 +21,22 @@ from ancestral.order import FixedOrder, Order, OrderPolicy
 from ancestral.space import Condition, Space
 
 _MOST_LOGITS = 1 << 26
+
+
+def generator_of(model: Any, what: str = "this") -> Generator:
+    """The generator of a model, or a generator itself.
+
+    Args:
+        model: either.
+        what: how the refusal calls it.
+
+    Raises:
+        DataError: something else.
+    """
+    found = getattr(model, "generator", model)
+    if not isinstance(found, Generator):
+        raise DataError(f"{what} is a {type(model).__name__}; give a model, or the generator of one")
+    return found
 
 
 class Objective(Protocol):

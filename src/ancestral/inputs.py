@@ -50,6 +50,8 @@ def check_drawing(options: Mapping[str, Any], guidance: float = 0.0, **whole: An
         raise DataError(f"cannot draw {whole['n']} items; give n=0 or more")
     if whole.get("draws", 1) < 1:
         raise DataError(f"draws={whole['draws']} must be at least 1")
+    if whole.get("length", 0) < 0:
+        raise DataError(f"length={whole['length']} must be at least 0")
     for name, value in {"guidance": guidance, **options}.items():
         if name not in ("guidance", *_DRAWING):
             close = difflib.get_close_matches(name, _DRAWING, 1)
@@ -59,6 +61,22 @@ def check_drawing(options: Mapping[str, Any], guidance: float = 0.0, **whole: An
         wanted = "__index__" if name == "top_k" else "__float__"
         if value is not None and (isinstance(value, bool) or not hasattr(value, wanted)):
             raise DataError(f"{name}={value!r} must be {kind}")
+
+
+def checked(tokenizer: Tokenizer, length: int | None, decoder: Any) -> dict[str, int]:
+    """``length`` among the whole numbers to check, if it was given.
+
+    Raises:
+        DataError: a length for items that have one of their own, or a decoder that is none.
+    """
+    if decoder is not None and (isinstance(decoder, type) or not callable(decoder)):
+        named = decoder.__name__ if isinstance(decoder, type) else repr(decoder)
+        raise DataError(f"decoder={named} is none; give an instance, such as ancestral.decoding.search.Beam(4)")
+    if length is None:
+        return {}
+    if not tokenizer.streaming:
+        raise DataError("length= is for models of streams; the items of this model have a size of their own")
+    return {"length": length}
 
 
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")

@@ -19,7 +19,7 @@ from ancestral.errors import DataError, UnsupportedError
 from ancestral.fitting import learn, start_tokenizer
 from ancestral.generator import Generator, Objective
 from ancestral.heads.base import Head
-from ancestral.inputs import check_drawing, check_guidance, condition_of, order_for, split_gaps
+from ancestral.inputs import check_drawing, check_guidance, checked, condition_of, order_for, split_gaps
 from ancestral.networks.base import Network
 from ancestral.noise import item_seeds
 from ancestral.order import Order, OrderPolicy
@@ -216,7 +216,7 @@ class Model:
 
             options |= {"order": order, "decoder": decoder, "guidance": guidance, "batch_size": batch_size}
             return sample_to(self, n, out, label=label, given=given, seed=seed, first=first, **options)
-        check_drawing(options, guidance, n=n, seed=seed, first=first)
+        check_drawing(options, guidance, n=n, seed=seed, first=first, **checked(self.tokenizer, length, decoder))
         if self.tokenizer.streaming:
             streaming.refuse(self, label=label, caption=caption, order=order, guidance=guidance or None)
             if given is not None:
@@ -349,7 +349,7 @@ class Model:
             ``n * draws`` items, the draws of one item next to each other. Known sites never change. Of a DataFrame
             they keep the index.
         """
-        check_drawing(options, guidance, draws=draws, seed=seed)
+        check_drawing(options, guidance, draws=draws, seed=seed, **checked(self.tokenizer, length, decoder))
         if self.tokenizer.streaming:
             streaming.refuse(self, known=known, label=label, caption=caption, order=order, guidance=guidance or None)
             dataset = self.read(data)

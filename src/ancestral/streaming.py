@@ -72,7 +72,7 @@ def extend(
     streams = continue_streams(
         model.generator,
         prefixes,
-        length or model.space.n,
+        model.space.n if length is None else length,
         model.context,
         seeds,
         batch_size,

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,11 +17,14 @@ from torch import Tensor
 import ancestral
 from ancestral.decoding.composition import Mixture, Product, mixture_log_prob, product_log_prob
 from ancestral.decoding.decoders import Ancestral, Request
+from ancestral.decoding.drafts import EarlyLayers, Lookup, SmallModel
 from ancestral.decoding.guides import Grammar, Guided
 from ancestral.decoding.infill import infill
-from ancestral.decoding.lexical import Automaton, HiddenMarkov, Keywords, look_ahead
+from ancestral.decoding.lexical import Automaton, Containing, HiddenMarkov, Keywords, look_ahead
+from ancestral.decoding.relaxed import BigLittle, Lantern
 from ancestral.decoding.search import Beam, distinct, search
 from ancestral.decoding.set_prompt import SetPrompt, complete_set
+from ancestral.decoding.speculative import Speculative
 from ancestral.errors import DataError, UnsupportedError
 from ancestral.generator import Generator
 from ancestral.heads import Categorical
@@ -28,6 +32,7 @@ from ancestral.laws import chi_square
 from ancestral.networks import CausalTransformer, LanguageTransformer, QueryTransformer, Recurrent
 from ancestral.noise import Noise
 from ancestral.order import Order, RandomOrders
+from ancestral.quantisation import Gear, keep
 from ancestral.recipes.registry import find
 from ancestral.recipes.toys import enumerate_values
 from ancestral.space import Space
@@ -252,8 +257,8 @@ def test_a_mixture_is_drawn_exactly() -> None:
     drawn = Mixture((two,), (1, 3))(one, Request(Noise.of(6, 2000), given=given, known=known))
     fits = cells[:, 0] == 1
     assert chi_square(drawn, cells[fits], expected[fits].softmax(0)) > SMALLEST_P
-    with pytest.raises(ValueError, match="at least 0"):
-        Mixture((two,), (1, -3))(one, Request(Noise.of(5, 1)))
+    with pytest.raises(DataError, match="at least 0"):
+        Mixture((two,), (1, -3))
 
 
 @pytest.mark.parametrize("powers", [(1.0, 1.0), (2.0, -0.5)])
@@ -340,3 +345,82 @@ def test_one_part_is_an_ordinary_prompt(letters: ancestral.Model) -> None:
         complete_set(model, "a", ["b" * 10, "c"], "c", length=12)
     with pytest.raises(UnsupportedError, match="streams"):
         complete_set(letters, "a", ["b"], "c", length=1)
+
+
+# -- what is no use
+
+
+@pytest.fixture(scope="module")
+def river() -> ancestral.Model:
+    made = find("gpt")(width=16, depth=1, heads=2, length=24).build(["The river runs past the mill. " * 4])
+    made.generator.eval()
+    return made
+
+
+def test_models_stand_for_their_generators(river: ancestral.Model) -> None:
+    inner = river.generator
+    for mine, same in (
+        (Speculative(SmallModel(river)), Speculative(SmallModel(inner))),  # type: ignore[arg-type]
+        (Mixture((river,), (1, 1)), Mixture((inner,), (1, 1))),  # type: ignore[arg-type]
+        (Product((river,), (1, 1), 4), Product((inner,), (1, 1), 4)),  # type: ignore[arg-type]
+    ):
+        drawn = [river.complete(["The river"], length=8, decoder=d) for d in (mine, same)]
+        assert drawn[0] == drawn[1]
+    assert torch.equal(distinct(river, 2).values, distinct(inner, 2).values)
+    keep(river, Gear())
+    assert isinstance(inner.network, CausalTransformer) and inner.network.keeping == Gear()
+    keep(river, None)
+    assert inner.network.keeping is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (lambda m: Speculative(m), "no way of drafting"),
+        (lambda m: Speculative(Lookup(), ahead=-1), "ahead=-1 must be at least 0"),
+        (lambda m: Speculative(Lookup(), candidates=0), "candidates=0 must be at least 1"),
+        (lambda m: Lookup(least=0), "least=0"),
+        (lambda m: SmallModel("small"), "the draft is a str"),
+        (lambda m: Mixture(m, (1, 1)), "tuple of models"),
+        (lambda m: m.complete(["a"], length=2, decoder=Mixture((m,), (1,))), "2 models need as many"),
+        (lambda m: Product((m,), (1, math.nan)), "finite"),
+        (lambda m: Product((m,), (1, 1), 0), "particles=0"),
+        (lambda m: Lantern(delta=2.0), "from 0 to 1"),
+        (lambda m: Lantern(nearest=-1), "nearest=-1"),
+        (
+            lambda m: m.complete(
+                ["a"], length=9, decoder=Speculative(SmallModel(m), relax=Lantern(codebook=torch.zeros(3, 2)))
+            ),
+            "3 codes, the model 256 values",
+        ),
+        (lambda m: BigLittle(EarlyLayers(1), rollback=math.nan), "rollback=nan"),
+        (lambda m: Containing(m.tokenizer, "mill"), "tuple of words"),
+        (lambda m: Containing(m.tokenizer, ("mill",), states=0), "states=0"),
+        (lambda m: m.complete(["a"], length=9, decoder=Containing(m.tokenizer, (3,), samples=2)), "no text"),
+        (lambda m: m.complete(["a"], length=2, decoder=Beam(0)), "width=0"),
+        (lambda m: m.complete(["a"], length=2, decoder=Beam), "decoder=Beam is none"),
+        (lambda m: m.sample(1, length=2, decoder="beam"), "decoder='beam' is none"),
+        (lambda m: m.sample(1, length=-2), "length=-2 must be at least 0"),
+        (lambda m: distinct(m, 0), "count=0"),
+        (lambda m: distinct(m, 2, temp=1), "no option temp="),
+        (lambda m: infill(m, "a", "b", 3, candidates=0), "candidates=0"),
+        (lambda m: infill(m, "a", "b", 3, temp=1), "no option temp="),
+        (lambda m: complete_set(m, "a", "river", "b", length=2), "list of texts"),
+        (lambda m: complete_set(m, "a", ["river"], "b", length=-2), "length=-2"),
+    ],
+)
+def test_senseless_wishes_are_one_sentence(river: ancestral.Model, asked: Callable[..., object], says: str) -> None:
+    with pytest.raises(DataError) as refused:
+        asked(river)
+    assert says in str(refused.value)
+
+
+def test_a_length_of_nothing_adds_nothing(river: ancestral.Model) -> None:
+    assert river.complete(["The river"], length=0) == ["The river"]
+    assert river.sample(2, length=0) == ["", ""]
+
+
+def test_items_of_a_fixed_size_take_no_length() -> None:
+    model = find("gpt")(width=8, depth=1, heads=1, streaming=False, length=4).build(["abc", "ba"])
+    with pytest.raises(DataError, match="length= is for models of streams"):
+        model.sample(1, length=7)

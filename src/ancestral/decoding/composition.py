@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.speculative import prepare
 from ancestral.decoding.walk import Draw, draw_categories
-from ancestral.errors import UnsupportedError
+from ancestral.errors import DataError, UnsupportedError, check_range
 from ancestral.heads.base import Finite
 from ancestral.heads.loglinear import LogLinear
 from ancestral.networks.base import put
@@ -66,12 +66,16 @@ class Mixture:
     At every place the models' distributions are mixed by their posterior weights given what stands before.
 
     Args:
-        others: generators mixed with the one that the decoder is called with.
+        others: generators, or models, mixed with the one that the decoder is called with.
         weights: of that one and of the others; need not sum to 1.
     """
 
     others: tuple[Generator, ...]
     weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "others", _generators(self.others))
+        _normal(self.weights)
 
     def __call__(self, generator: Generator, request: Request) -> Tensor:
         start = torch.tensor(_normal(self.weights), dtype=torch.float64).log()
@@ -87,7 +91,7 @@ class Product:
     weight (sampling importance resampling: Rubin 1987), which is exact as they grow in number.
 
     Args:
-        others: generators multiplied with the one that the decoder is called with.
+        others: generators, or models, multiplied with the one that the decoder is called with.
         powers: of that one and of the others.
         particles: candidates per item; 1 leaves the conditionals' product as it is.
     """
@@ -95,6 +99,13 @@ class Product:
     others: tuple[Generator, ...]
     powers: tuple[float, ...]
     particles: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "others", _generators(self.others))
+        for power in self.powers:
+            if not math.isfinite(power):
+                raise DataError(f"powers must be finite numbers, got {tuple(self.powers)}")
+        check_range("a product", "particles", self.particles, 1)
 
     def __call__(self, generator: Generator, request: Request) -> Tensor:
         drawn = self.draw(generator, request)
@@ -165,10 +176,18 @@ def members(generator: Generator) -> list[Generator]:
     return found
 
 
+def _generators(models: Any) -> tuple[Generator, ...]:
+    from ancestral.generator import generator_of
+
+    if not isinstance(models, (tuple, list)):
+        raise DataError("others must be a tuple of models")
+    return tuple(generator_of(model, "a model of a composition") for model in models)
+
+
 def _normal(weights: Sequence[float]) -> list[float]:
     total = math.fsum(weights)
-    if not weights or min(weights) < 0 or total <= 0:
-        raise ValueError(f"weights must be at least 0 and not all 0, got {tuple(weights)}")
+    if not weights or min(weights) < 0 or not 0 < total < math.inf:
+        raise DataError(f"weights must be at least 0 and not all 0, got {tuple(weights)}")
     return [w / total for w in weights]
 
 
@@ -188,7 +207,7 @@ def _follow(
     wanted = mixture if mixture is not None else powers
     assert wanted is not None
     if len(wanted) != len(generators):
-        raise ValueError(f"{len(generators)} models need as many weights or powers, got {len(wanted)}")
+        raise DataError(f"{len(generators)} models need as many weights or powers, got {len(wanted)}")
     for g in generators[1:]:
         if (g.space.n, g.space.sizes, g.space.event) != (values.shape[1], generators[0].space.sizes, ()):
             raise UnsupportedError("models can be composed only if they have the same values; use the same tokenizer")

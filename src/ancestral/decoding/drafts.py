@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ancestral.decoding.tracks import Track, early_exit
 from ancestral.decoding.walk import draw_categories
-from ancestral.errors import UnsupportedError
+from ancestral.errors import UnsupportedError, check_range
 from ancestral.heads.subset import spread
 from ancestral.networks.base import put
 from ancestral.noise import Noise
@@ -98,13 +98,18 @@ class SmallModel:
     nearly always right, or with less of it (:func:`ancestral.decoding.pruning.pruned`).
 
     Args:
-        generator: the draft.
+        generator: the draft, or the model that has it.
         sure: drafting stops before a value that the draft finds no favourite for, one at least so probable; 0 to go
             on.
     """
 
     generator: Generator
     sure: float = 0.0
+
+    def __post_init__(self) -> None:
+        from ancestral.generator import generator_of
+
+        object.__setattr__(self, "generator", generator_of(self.generator, "the draft"))
 
     def start(self, target: Generator, order: Order, condition: Condition, options: dict[str, Any]) -> Drafter:
         mine, theirs = self.generator.space, target.space
@@ -179,6 +184,10 @@ class Lookup:
 
     longest: int = 3
     least: int = 1
+
+    def __post_init__(self) -> None:
+        check_range("looking up", "least", self.least, 1)
+        check_range("looking up", "longest", self.longest, self.least)
 
     def start(self, target: Generator, order: Order, condition: Condition, options: dict[str, Any]) -> Drafter:
         if not order.sequential:

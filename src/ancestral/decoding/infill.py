@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ancestral.decoding.walk import Draw, walk
-from ancestral.errors import DataError, UnsupportedError
+from ancestral.errors import DataError, UnsupportedError, check_range
 from ancestral.noise import Noise
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def infill(
         UnsupportedError: a model of another kind; for items of a fixed length use ``model.complete(known=...)``.
         DataError: the texts and the gap do not fit into one window.
     """
+    from ancestral.inputs import check_drawing
+
+    check_drawing(options, draws=draws, seed=seed, candidates=candidates, length=length)
+    check_range("infill", "candidates", candidates, 1)
     tokenizer = model.tokenizer
     if not tokenizer.streaming or tokenizer.modality != "text":
         raise UnsupportedError("infill takes models of streams of text; for others use model.complete(data, known=...)")

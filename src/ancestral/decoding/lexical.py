@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.guides import Guided, Guiding
-from ancestral.errors import DataError
+from ancestral.errors import DataError, check_range
 from ancestral.noise import Noise
 
 if TYPE_CHECKING:
@@ -230,6 +230,14 @@ class Containing:
     samples: int = 512
     rounds: int = 20
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.words, str):
+            raise DataError(f"words={self.words!r} must be a tuple of words: ({self.words!r},)")
+        for name in ("states", "samples"):
+            check_range("words", name, getattr(self, name), 1)
+        check_range("words", "rounds", self.rounds, 0)
+
     _known: WeakKeyDictionary[Generator, tuple[tuple[int, ...], HiddenMarkov]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
@@ -255,6 +263,8 @@ class Containing:
     def _spellings(self, word: Any) -> tuple[tuple[int, ...], ...]:
         each = tuple(word) if isinstance(word, (tuple, list)) else (word,)
         if self.tokenizer.modality == "text":
+            if not all(isinstance(w, str) for w in each):
+                raise DataError(f"the word {word!r} is no text")
             each = (*each, *(f" {w}" for w in each if not w.startswith(" ")))
         else:
             each = tuple([w] if isinstance(w, (str, int)) else w for w in each)

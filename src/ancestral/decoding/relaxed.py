@@ -15,7 +15,7 @@ from ancestral.decoding.drafts import Draft, ModelDrafter
 from ancestral.decoding.speculative import Relaxed, SpeculationReport, prepare
 from ancestral.decoding.tracks import Track
 from ancestral.decoding.walk import Draw, draw_categories
-from ancestral.errors import UnsupportedError
+from ancestral.errors import DataError, UnsupportedError, check_range
 from ancestral.networks.base import ValueEmbedding
 from ancestral.noise import Noise
 
@@ -43,6 +43,10 @@ class Lantern:
     delta: float = 0.1
     codebook: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        check_range("lantern", "nearest", self.nearest, 0)
+        check_range("lantern", "delta", self.delta, 0, 1)
+
     def start(self, target: Generator) -> Relaxed:
         codes = self.codebook
         if codes is None:
@@ -50,6 +54,8 @@ class Lantern:
             if not isinstance(embed, ValueEmbedding) or not isinstance(target.space.sizes, int):
                 raise UnsupportedError("neighbours need one set of categories for all sites, or a codebook=")
             codes = embed.table.weight
+        elif len(codes) != target.space.largest:
+            raise DataError(f"the codebook has {len(codes)} codes, the model {target.space.largest} values")
         near = neighbours(codes.detach().double(), self.nearest)
         return lambda p, x: lend(p, x, near[x], self.delta)
 
@@ -135,6 +141,11 @@ class BigLittle:
     rollback: float = 3.0
     ahead: int = 10
     report: SpeculationReport = field(default_factory=SpeculationReport, compare=False)
+
+    def __post_init__(self) -> None:
+        check_range("a big and a little model", "fallback", self.fallback, 0)
+        check_range("a big and a little model", "rollback", self.rollback, 0)
+        check_range("a big and a little model", "ahead", self.ahead, 0)
 
     @torch.no_grad()
     def __call__(self, generator: Generator, request: Request) -> Tensor:

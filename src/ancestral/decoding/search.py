@@ -11,7 +11,7 @@ from torch import Tensor
 from ancestral.decoding.decoders import Request
 from ancestral.decoding.speculative import prepare
 from ancestral.decoding.walk import Draw
-from ancestral.errors import UnsupportedError
+from ancestral.errors import UnsupportedError, check_range
 from ancestral.heads.base import Finite
 from ancestral.networks.base import Cache
 from ancestral.networks.transformer import KeyValues
@@ -20,6 +20,7 @@ from ancestral.space import Condition
 
 if TYPE_CHECKING:
     from ancestral.generator import Generator
+    from ancestral.model import Model
 
 
 @dataclass
@@ -55,8 +56,7 @@ def search(generator: Generator, request: Request, width: int, perturbed: bool =
     Raises:
         UnsupportedError: another kind of model or order.
     """
-    if width < 1:
-        raise ValueError(f"a beam must be at least 1 wide, got {width}")
+    check_range("a beam", "width", width, 1)
     values, order, known = prepare(generator, request)
     if not order.sequential:
         raise UnsupportedError("beams need an order of single sites")
@@ -157,10 +157,19 @@ class Beam:
         return torch.stack([found.values[0] for found in search(generator, request, self.width)])
 
 
-def distinct(generator: Generator, count: int, seed: int = 0, **options: Any) -> Found:
+def distinct(model: Generator | Model, count: int, seed: int = 0, **options: Any) -> Found:
     """``count`` different items (fewer if there are fewer), a sample without replacement.
 
     The first is an ordinary sample; see :func:`search`.
+
+    Raises:
+        DataError: no model, a count below 1, or an option that drawing does not have.
     """
+    from ancestral.generator import generator_of
+    from ancestral.inputs import check_drawing
+
+    check_drawing(options, seed=seed)
+    check_range("distinct", "count", count, 1)
+    generator = generator_of(model)
     device = next(generator.parameters()).device
     return search(generator, Request(Noise.of(seed, 1, device=device), options=options), count, True)[0]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ancestral.decoding.decoders import Ancestral, Request
 from ancestral.decoding.speculative import prepare
 from ancestral.decoding.walk import Draw, draw_categories
-from ancestral.errors import DataError, UnsupportedError
+from ancestral.errors import DataError, UnsupportedError, check_range
 from ancestral.heads.base import Finite
 from ancestral.networks.transformer import CausalTransformer, KeyValues
 from ancestral.noise import Noise
@@ -193,6 +193,12 @@ def complete_set(
         seed: of the draw.
         options: temperature, top_k, top_p, min_p.
     """
+    from ancestral.inputs import check_drawing
+
+    check_drawing(options, seed=seed, length=length)
+    check_range("a prompt of sets", "length", length, 1)
+    if isinstance(parts, str):
+        raise DataError(f"parts={parts!r} must be a list of texts")
     tokenizer = model.tokenizer
     if not tokenizer.streaming or tokenizer.modality != "text":
         raise UnsupportedError("prompts of sets are for models of streams of text")

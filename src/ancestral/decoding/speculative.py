@@ -13,7 +13,7 @@ from torch import Tensor
 from ancestral.decoding.decoders import Request
 from ancestral.decoding.drafts import Draft, Drafter, Proposal, Watching
 from ancestral.decoding.tracks import Track
-from ancestral.errors import UnsupportedError
+from ancestral.errors import DataError, UnsupportedError, check_range
 from ancestral.networks.base import put
 from ancestral.noise import Noise
 from ancestral.order import Order
@@ -128,6 +128,15 @@ class Speculative:
     candidates: int = 1
     relax: Relaxation | None = None
     report: SpeculationReport = field(default_factory=SpeculationReport, compare=False)
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.draft, "start", None)):
+            raise DataError(
+                f"draft={type(self.draft).__name__} is no way of drafting; give SmallModel(model), EarlyLayers(...) or "
+                "Lookup()"
+            )
+        check_range("speculation", "ahead", self.ahead, 0)
+        check_range("speculation", "candidates", self.candidates, 1)
 
     @torch.no_grad()
     def __call__(self, generator: Generator, request: Request) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from ancestral.errors import UnsupportedError
 from ancestral.order import Order
 from ancestral.quantisation.grids import check_bits, pack, unpack
+
+if TYPE_CHECKING:
+    from ancestral.model import Model
 
 
 class Kept(Protocol):
@@ -342,15 +345,20 @@ class Full:
         return _Rest(Dropping(0, 1 << 60, self.buffer))
 
 
-def keep(root: nn.Module, how: Keeping | None) -> None:
-    """Let all causal transformers in ``root`` keep keys and values as told; None: in full, as they begin.
+def keep(root: nn.Module | Model, how: Keeping | None) -> None:
+    """Let all causal transformers in ``root``, a model or a network, keep keys and values as told.
+
+    Args:
+        root: where they are.
+        how: how keys and values are kept; None: in full, as they begin.
 
     Raises:
         UnsupportedError: there are none.
     """
     from ancestral.networks.transformer import CausalTransformer
 
-    found = [m for m in root.modules() if isinstance(m, CausalTransformer) and m.site_per_place]
+    module = root if isinstance(root, nn.Module) else root.generator
+    found = [m for m in module.modules() if isinstance(m, CausalTransformer) and m.site_per_place]
     if not found:
         raise UnsupportedError("only causal transformers keep keys and values that can be compressed")
     for network in found:
