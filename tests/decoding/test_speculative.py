@@ -346,6 +346,24 @@ def test_lantern_draws_what_it_induces() -> None:
     assert decoder.report.acceptance > exact.report.acceptance
 
 
+def test_neighbours_of_a_large_vocabulary_are_found_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    some = torch.tensor([7, 299, 0])
+    assert torch.equal(neighbours(codes, 5, some), neighbours(codes, 5)[some])
+    asked: list[int] = []
+    whole = torch.cdist
+
+    def counted(a: Tensor, b: Tensor) -> Tensor:
+        asked.append(len(a) * len(b))
+        return whole(a, b)
+
+    monkeypatch.setattr(torch, "cdist", counted)
+    relax = Lantern(3, 0.5, codes).start(built(space=Space((2,), 300)))
+    p = torch.full((300,), 1 / 300, dtype=torch.float64)
+    assert torch.equal(relax(p, 7), lend(p, 7, neighbours(codes, 3, torch.tensor([7]))[0], 0.5))
+    assert max(asked) == 300
+
+
 def test_what_cannot_be_drafted_is_refused() -> None:
     target = built()
     with pytest.raises(UnsupportedError, match="causal transformer"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,8 +57,13 @@ class Lantern:
             codes = embed.table.weight
         elif len(codes) != target.space.largest:
             raise DataError(f"the codebook has {len(codes)} codes, the model {target.space.largest} values")
-        near = neighbours(codes.detach().double(), self.nearest)
-        return lambda p, x: lend(p, x, near[x], self.delta)
+        codes = codes.detach().double()
+
+        @lru_cache(1 << 14)
+        def near(value: int) -> Tensor:  # all distances of a vocabulary of 50,000 would take 20 GB
+            return neighbours(codes, self.nearest, torch.tensor([value], device=codes.device))[0]
+
+        return lambda p, x: lend(p, x, near(x), self.delta)
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,17 @@ class Typical:
         return relax
 
 
-def neighbours(codes: Tensor, count: int) -> Tensor:
-    """The ``count`` rows nearest to every row of ``codes`` ``[K, C]``, itself not counted: int64 ``[K, count]``."""
-    distance = torch.cdist(codes, codes)
-    distance.fill_diagonal_(math.inf)
+def neighbours(codes: Tensor, count: int, rows: Tensor | None = None) -> Tensor:
+    """The ``count`` rows nearest to ``rows`` of ``codes`` ``[K, C]``, themselves not counted: int64 ``[R, count]``.
+
+    Args:
+        codes: ``[K, C]``.
+        count: neighbours of each.
+        rows: int64 ``[R]``; None: all. Memory grows with R times K.
+    """
+    rows = torch.arange(len(codes), device=codes.device) if rows is None else rows
+    distance = torch.cdist(codes[rows], codes)
+    distance.scatter_(1, rows[:, None], math.inf)
     return distance.argsort(dim=1, stable=True)[:, : min(count, len(codes) - 1)]
 
 
